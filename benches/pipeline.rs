@@ -71,7 +71,7 @@ fn json_to_tensor(criterion: &mut Criterion) {
 
     let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());
     let digits = catalog.resolve(Target::Default, b"").unwrap();
-    let stage = &digits.pipeline.preprocessor;
+    let stage = &digits.pipeline().unwrap().preprocessor;
 
     let mut group = criterion.benchmark_group("json to tensor");
     for rows in [1, 32, 256] {
@@ -101,7 +101,8 @@ impl EncodedRequest for Json {
     }
 
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
-        Ok((with(Input::Instances(instances(&self.0.whole())?))?, ()))
+        let body = self.0.whole();
+        Ok((with(Input::Instances { instances: instances(&body)?, memory: body.budget() })?, ()))
     }
 }
 
@@ -131,7 +132,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     arrived.add(body.clone()).map(|()| Json(arrived))
                 });
                 let count = |output: Output<'_>, (), _: &ServedVersion| match output {
-                    Output::Predictions(predictions) => Ok(predictions.len()),
+                    Output::Predictions { predictions, .. } => Ok(predictions.len()),
                     Output::Named(_) => Ok(0),
                 };
                 admitted.infer(body, &threads, count).await.unwrap()
@@ -161,7 +162,7 @@ fn watching(criterion: &mut Criterion) {
         builder.count(&training, &nothing);
         let settings = MonitoringConfig { max_features: width, ..MonitoringConfig::default() };
         let baseline = Some(Arc::new(builder.finish()));
-        let watched = MonitoringSpec { schema, classes: None, baseline, settings };
+        let watched = MonitoringSpec { schema, baseline, settings, ..MonitoringSpec::default() };
         let monitor = Monitor::new("", MonitoringWindows::default());
         let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: String::new(), provider: "cpu" };
         let recorder = monitor.version(labels, LatencyBudget::DEFAULT, watched);
@@ -197,7 +198,8 @@ fn one_run(criterion: &mut Criterion) {
         version: runtime.version().to_owned(),
     };
     let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());
-    let stage = &catalog.resolve(Target::Default, b"").unwrap().pipeline.preprocessor;
+    let served = catalog.resolve(Target::Default, b"").unwrap();
+    let stage = &served.pipeline().unwrap().preprocessor;
     let inputs = stage.transform(instances(&body(1)).unwrap(), Deadline::never()).unwrap().inputs;
 
     let mut group = criterion.benchmark_group("one run");

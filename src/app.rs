@@ -385,7 +385,7 @@ async fn slide_windows(monitor: Arc<Monitor>) {
 async fn retire(catalog: &Catalog) {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let snapshot = catalog.snapshot();
-    let models = || snapshot.versions().map(|version| &version.pipeline.model);
+    let models = || snapshot.versions().filter_map(|version| Some(&version.pipeline()?.model));
     let all_ended = async || {
         while !models().all(OnnxModel::is_retired) {
             tokio::time::sleep(Duration::from_millis(5)).await;

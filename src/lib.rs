@@ -31,6 +31,12 @@
 //! the learned durations of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry out the
 //! decisions.
 //!
+//! # Chains
+//!
+//! A chain ([`config::Chain`]) is a model that runs other models in order. Its version has no pipeline of its own
+//! ([`registry::Work`]). `serve/chain.rs` runs its steps, each as a request to another version, under one deadline.
+//! Whenever a snapshot is published, [`registry::chain_problems`] decides which chains can be served.
+//!
 //! # Requests that share a run
 //!
 //! Requests share a run only if the answer to a row does not depend on the other rows. Before a version serves, some

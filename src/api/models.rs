@@ -77,20 +77,39 @@ pub struct VersionView {
     pub traffic_percent: Share,
     /// Digest of all files of the version.
     pub sha256: Sha256,
-    /// Execution provider of the sessions.
-    pub provider: Provider,
-    /// Number of workers.
-    pub workers: usize,
-    /// Number of threads of each worker.
-    pub intra_op_threads: usize,
+    /// Execution provider of the sessions. Not for a chain, which has no sessions of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// Number of workers. Not for a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// Number of threads of each worker. Not for a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intra_op_threads: Option<usize>,
     /// Latency budget of a request, in milliseconds.
     pub budget_ms: u64,
-    /// Sharing of runs between requests: on or off, with the reason.
-    pub batching: BatchingStatus,
+    /// Sharing of runs between requests: on or off, with the reason. Not for a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingStatus>,
+    /// Steps of a chain, in their order. Empty for a model of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
     /// Inputs of the model.
     pub inputs: Vec<TensorView>,
     /// Outputs of the model.
     pub outputs: Vec<TensorView>,
+}
+
+/// A step of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepView {
+    /// Name of the step.
+    pub name: String,
+    /// Name of the model that runs.
+    pub model: ModelName,
+    /// Version of the model; absent if the traffic of the model decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
 }
 
 /// Name, type and shape of an input or output that the model declares.

@@ -158,6 +158,12 @@ pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupEr
     let name = name.parse().map_err(|error| SetupError::Repository(format!("{}: {error}", model.display())))?;
     let config_file = model.join(CONFIG_FILE);
     let config = ModelConfig::read(&config_file).map_err(|error| SetupError::Repository(error.to_string()))?;
+    if !config.steps.is_empty() {
+        return Err(SetupError::Repository(format!(
+            "{}: a chain with [[steps]] has no files of its own; add the version to the model of a step",
+            config_file.display()
+        )));
+    }
     let config_place = config_file.display().to_string();
     let (place, pace) = (SessionPlace::Server, Pace::Full);
     Ok(LoadOrder { model: name, version, config: Arc::new(config), config_place, place, pace })

@@ -102,6 +102,42 @@ impl StageClock {
         self.deadline = self.deadline.min(Deadline::after(self.started, self.budget.on_the_server()));
     }
 
+    /// Returns the clock of a step of a chain, which begins now: the step has the time of its own version's budget, and at
+    /// most the time that is left to the chain.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use leeway::budget::{LatencyBudget, StageClock};
+    /// let chain = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    /// let short = LatencyBudget { total: Duration::from_millis(50), ..LatencyBudget::DEFAULT };
+    /// // 50 ms without the 15 for the network, which a step does not have.
+    /// assert_eq!(chain.of_step(&short).budget().total.as_millis(), 35);
+    /// let long = LatencyBudget { total: Duration::from_secs(9), ..LatencyBudget::DEFAULT };
+    /// assert!(chain.of_step(&long).deadline() <= chain.deadline());
+    /// ```
+    pub fn of_step(&self, budget: &LatencyBudget) -> StageClock {
+        let begin = Instant::now();
+        let own = LatencyBudget { total: budget.on_the_server(), network: Duration::ZERO, ..*budget };
+        let mut clock = StageClock::new(begin, own.within(Some(self.deadline.left(begin))));
+        clock.deadline = clock.deadline.min(self.deadline);
+        clock
+    }
+
+    /// Returns the time at which work has to end, so that this much time is left for later work and the time of the last
+    /// stage.
+    pub fn finish_by(&self, later: Duration) -> Instant {
+        let reserve = self.budget.postprocess.saturating_add(later);
+        // The subtraction fails only before the epoch of the system's clock; no time is left in that case anyway.
+        self.deadline.instant().checked_sub(reserve).unwrap_or(self.started)
+    }
+
+    /// Adds the durations of the stages of a step.
+    pub fn include(&mut self, step: &Timings) {
+        for stage in Stage::ALL {
+            self.spent.set(stage, self.spent.of(stage) + step.of(stage));
+        }
+    }
+
     /// Returns the latency budget of the request.
     pub fn budget(&self) -> &LatencyBudget {
         &self.budget

@@ -56,9 +56,15 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         }
         for version in snapshot.versions() {
             writeln!(out, "{} version {}:", version.model, version.version)?;
-            write_findings(&mut out, &version.findings, version.config.model.batching)?;
+            if let Some(findings) = version.findings() {
+                write_findings(&mut out, findings, version.config.model.batching)?;
+            }
+            if let Some(chain) = version.chain() {
+                writeln!(out, "  It is {}.", chain.describe())?;
+            }
         }
-        let all_ran = snapshot.versions().all(|version| matches!(version.findings.warm_up, WarmUp::Ran(_)));
+        let mut findings = snapshot.versions().filter_map(|version| version.findings());
+        let all_ran = findings.all(|findings| matches!(findings.warm_up, WarmUp::Ran(_)));
         match &*refused {
             [] => writeln!(out, "All models load{}.", if all_ran { " and run" } else { "" })?,
             refused => writeln!(

@@ -6,7 +6,9 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use super::terminal;
-use crate::registry::{ServedVersion, Snapshot};
+use crate::model::OnnxModel;
+use crate::pipeline::Pipeline;
+use crate::registry::{ServedChain, ServedPipeline, Snapshot, Work};
 use crate::tensor::TensorSpec;
 
 /// Returns the loaded versions as a table.
@@ -26,19 +28,32 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
         "outputs",
     ]);
     for served in snapshot.versions() {
-        let model = &served.pipeline.model;
         let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
+        let [provider, threads, runs, inputs, outputs] = match &served.work {
+            Work::Pipeline(ServedPipeline { stages: Pipeline { model, .. }, intra_op_threads, .. }) => [
+                model.provider().name().to_owned(),
+                format!("{} × {intra_op_threads}", model.workers()),
+                run_times(model),
+                describe(&model.signature().inputs),
+                describe(&model.signature().outputs),
+            ],
+            Work::Chain(ServedChain { chain, .. }) => {
+                let models: Vec<&str> = chain.steps.iter().map(|step| step.model.as_str()).collect();
+                let of_steps = || "of its steps".to_owned();
+                [of_steps(), of_steps(), models.join(" → "), String::new(), String::new()]
+            }
+        };
         table.add_row([
             served.model.to_string(),
             served.version.to_string(),
             traffic.unwrap_or_default().to_string(),
             served.sha256.short(),
-            model.provider().name().to_owned(),
-            format!("{} × {}", model.workers(), served.intra_op_threads),
+            provider,
+            threads,
             format!("{} ms", served.budget.total.as_millis()),
-            run_times(served),
-            describe(&model.signature().inputs),
-            describe(&model.signature().outputs),
+            runs,
+            inputs,
+            outputs,
         ]);
     }
     if let Some(budget) = table.column_mut(6) {
@@ -56,8 +71,7 @@ pub(super) fn announce(snapshot: &Snapshot) {
 }
 
 /// Formats the durations of a version's smallest and largest run, if they were measured before the start.
-fn run_times(served: &ServedVersion) -> String {
-    let model = &served.pipeline.model;
+fn run_times(model: &OnnxModel) -> String {
     let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());
     let shown = |rows: usize| {
         let takes = model.typical_run(rows)?;

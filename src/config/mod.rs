@@ -8,6 +8,7 @@
 
 mod api_keys;
 mod budget;
+mod chain;
 mod cors;
 mod count;
 mod environment;
@@ -32,6 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::identity::Sha256;
 
 pub use self::api_keys::{ApiKey, ApiKeyName, api_keys_problem, read_api_keys};
+pub use self::chain::{
+    Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances, has_steps,
+};
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::environment::{is_colour_unwanted, this_program, this_user};

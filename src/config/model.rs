@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::chain::{Chain, ChainAnswer, StepConfig};
 use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
@@ -22,7 +23,14 @@ pub struct ModelConfig {
     /// Description of the model, for people.
     #[serde(default)]
     pub description: Option<String>,
+    /// The steps of a chain, which has no ONNX file and no stages of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepConfig>,
+    /// The prediction of a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<ChainAnswer>,
     /// The stage that turns requests into model inputs.
+    #[serde(default, skip_serializing_if = "StageConfig::is_none")]
     pub preprocess: StageConfig,
     /// Settings of the sessions, of batching and of the queue.
     #[serde(default)]
@@ -31,14 +39,15 @@ pub struct ModelConfig {
     #[serde(default, deserialize_with = "budget::deserialize", serialize_with = "budget::serialize")]
     pub budget: LatencyBudget,
     /// The stage that turns model outputs into predictions.
+    #[serde(default, skip_serializing_if = "StageConfig::is_none")]
     pub postprocess: StageConfig,
     /// Monitoring of the model's requests.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
 }
 
-/// A stage of the pipeline: its kind, and the settings of that kind.
-#[derive(Debug, Clone, PartialEq)]
+/// A stage of the pipeline: its kind, and the settings of that kind. The default is no stage.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageConfig {
     /// Name under which this kind of stage is registered.
     pub kind: String,
@@ -219,11 +228,42 @@ impl ModelConfig {
     pub fn read(path: &Path) -> Result<ModelConfig, SetupError> {
         let config: ModelConfig = sources::read_file(path)?;
         config
-            .model
             .validate()
+            .and_then(|()| config.model.validate())
             .and_then(|()| config.monitoring.validate())
             .map_err(|message| SetupError::Config(format!("{}: {message}", path.display())))?;
         Ok(config)
+    }
+
+    /// Returns the chain, if the model runs other models. The error is a mistake in its steps.
+    pub fn chain(&self) -> Result<Option<Chain>, String> {
+        if self.steps.is_empty() { Ok(None) } else { Chain::of(&self.steps, self.answer).map(Some) }
+    }
+
+    /// Checks that there are stages, or the steps of a chain.
+    fn validate(&self) -> Result<(), String> {
+        let missing = |stage: &str| {
+            Err(format!(
+                "[{stage}] is missing; a model has [preprocess] and [postprocess], and a chain of models [[steps]]"
+            ))
+        };
+        if self.chain()?.is_some() {
+            return match () {
+                () if !self.preprocess.is_none() || !self.postprocess.is_none() => {
+                    Err("steps: a chain has no [preprocess] and no [postprocess]; its steps have their own".to_owned())
+                }
+                () if self.model != SessionConfig::default() => {
+                    Err("steps: a chain has no [model]; set it in the model.toml of a step".to_owned())
+                }
+                () => Ok(()),
+            };
+        }
+        match () {
+            () if self.preprocess.is_none() => missing("preprocess"),
+            () if self.postprocess.is_none() => missing("postprocess"),
+            () if self.answer.is_some() => Err("answer: only a chain with [[steps]] has it".to_owned()),
+            () => Ok(()),
+        }
     }
 }
 
@@ -342,6 +382,11 @@ impl StageConfig {
     /// Returns the configuration of a stage of this kind without settings.
     pub fn of_kind(kind: &str) -> StageConfig {
         StageConfig { kind: kind.to_owned(), settings: Dict::new() }
+    }
+
+    /// Returns true if there is no stage.
+    pub fn is_none(&self) -> bool {
+        self.kind.is_empty() && self.settings.is_empty()
     }
 
     /// Returns the settings as the stage's own type, which should refuse unknown fields.

@@ -253,6 +253,18 @@ pub enum Error {
         /// Description of the failure.
         detail: String,
     },
+
+    // ----- a step of a chain: at fault is what is at fault in the step -----
+    /// A step of a chain failed. Kind, code and title are those of its error.
+    #[error("steps[{index}] ({name}): {error}")]
+    Step {
+        /// Index of the step in the chain.
+        index: usize,
+        /// Name of the step.
+        name: String,
+        /// The error of the step.
+        error: Box<Error>,
+    },
 }
 
 /// The point at which a request that cannot be answered in time was refused.
@@ -276,8 +288,8 @@ pub enum ProcessEnd {
 }
 
 impl Error {
-    /// Codes of all errors of this type.
-    pub const CODES: &'static [&'static str] = Error::VARIANTS;
+    /// Codes of all errors of this type, without the last: a failed step has the code of its error.
+    pub const CODES: &'static [&'static str] = Error::VARIANTS.split_at(Error::VARIANTS.len() - 1).0;
 
     /// Returns the kind of the error.
     ///
@@ -319,6 +331,7 @@ impl Error {
             | Error::WorkerPanicked
             | Error::ModelProcessEnded { .. } => ErrorKind::ModelFailed,
             Error::Internal { .. } => ErrorKind::Internal,
+            Error::Step { error, .. } => error.kind(),
         }
     }
 
@@ -329,19 +342,27 @@ impl Error {
 
     /// Returns a short, stable name: the last part of a problem's `type`, and a label of a metric.
     pub fn code(&self) -> &'static str {
-        self.into()
+        self.cause().into()
     }
 
     /// Returns the title that all errors of this code have.
     pub fn title(&self) -> &'static str {
-        self.get_message().unwrap_or_default()
+        self.cause().get_message().unwrap_or_default()
+    }
+
+    /// Returns the error of the step, if a step of a chain failed, and otherwise the error itself.
+    pub fn cause(&self) -> &Error {
+        match self {
+            Error::Step { error, .. } => error,
+            error => error,
+        }
     }
 
     /// Returns the time after which the same request may succeed; `None` if it never will, or if the time is not known.
     pub fn retry_after(&self) -> Option<Duration> {
         /// Time to wait after a failed write: repairing a full or failing disk takes longer than a second.
         const REPAIR_OF_A_DISK: Duration = Duration::from_secs(30);
-        match self {
+        match self.cause() {
             Error::Overloaded { shed: Shed::EvenAlone, .. } | Error::Unhealthy(_) => None,
             Error::Overloaded { retry_after, .. }
             | Error::QueueFull { retry_after, .. }
@@ -353,7 +374,7 @@ impl Error {
 
     /// Returns the detail for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
-        match self {
+        match self.cause() {
             Error::ModelFailed { detail }
             | Error::ModelProcessEnded { detail, .. }
             | Error::FeedbackNotRecorded { detail }

@@ -20,7 +20,7 @@ use crate::identity::VersionKey;
 use crate::monitor::Delivery;
 use crate::pipeline::Prediction;
 use crate::registry::ServedVersion;
-use crate::serve::Answer;
+use crate::serve::{Answer, StepTimings};
 use crate::stage::{Stage, Timings};
 
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
@@ -71,14 +71,15 @@ impl Serialize for PredictionIds<'_> {
     }
 }
 
-/// Returns the JSON text of the response to a prediction request.
+/// Returns the JSON text of the response to a prediction request to a version. The ids of the predictions are those of the
+/// version that made them.
 pub(super) fn answer_text(
     predictions: &[Prediction],
-    version: &ServedVersion,
+    (version, made_by): (&ServedVersion, &ServedVersion),
     request: Uuid,
     feedback: &Feedback,
 ) -> Result<Vec<u8>> {
-    let prediction_ids = PredictionIds { feedback, request, version: version.key, predictions };
+    let prediction_ids = PredictionIds { feedback, request, version: made_by.key, predictions };
     let body = AnswerBody { predictions, model: &version.identity, prediction_ids };
     let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + predictions.len().min(64)));
     serde_json::to_writer(&mut text, &body).map_err(Error::internal)?;
@@ -88,13 +89,13 @@ pub(super) fn answer_text(
 /// Returns the JSON text of the response to a prediction request in which predictions are columns.
 pub(super) fn columns_text(
     predictions: &[Prediction],
-    version: &ServedVersion,
+    (version, made_by): (&ServedVersion, &ServedVersion),
     request: Uuid,
     feedback: &Feedback,
 ) -> Result<Vec<u8>> {
     let outputs = String::from_utf8(answer_format::columns(predictions)?).map_err(Error::internal)?;
     let outputs = RawValue::from_string(outputs).map_err(Error::internal)?;
-    let prediction_ids = PredictionIds { feedback, request, version: version.key, predictions };
+    let prediction_ids = PredictionIds { feedback, request, version: made_by.key, predictions };
     serde_json::to_vec(&ColumnsBody { outputs, model: &version.identity, prediction_ids }).map_err(Error::internal)
 }
 
@@ -108,20 +109,26 @@ pub(super) fn answer(answer: Answer<AnswerText>) -> Response {
     let AnswerText { text, media_type } = answer.encoded;
     let mut response = Response::new(Body::from(Bytes::from_owner(text)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    describe(&mut response, &answer.version, &answer.timings, answer.delivery);
+    describe(&mut response, &answer.version, (&answer.timings, &answer.steps), answer.delivery);
     response
 }
 
 /// Adds what every response to a prediction says in its headers, and the guard of its delivery.
-pub(super) fn describe(response: &mut Response, version: &ServedVersion, timings: &Timings, delivery: Delivery) {
+pub(super) fn describe(
+    response: &mut Response,
+    version: &ServedVersion,
+    (timings, steps): (&Timings, &[StepTimings]),
+    delivery: Delivery,
+) {
     let headers = response.headers_mut();
     headers.insert(X_MODEL_VERSION, HeaderValue::from(version.version.get()));
-    headers.extend(server_timing(timings).map(|timing| (SERVER_TIMING, timing)));
+    headers.extend(server_timing(timings, steps).map(|timing| (SERVER_TIMING, timing)));
     attach_delivery(response, delivery);
 }
 
-/// Returns the W3C `Server-Timing` header, with durations in milliseconds.
-fn server_timing(timings: &Timings) -> Option<HeaderValue> {
+/// Returns the W3C `Server-Timing` header, with durations in milliseconds. The stages of a step are named after it, as in
+/// `classify.infer`; `classify` is their sum, and describes the version that ran.
+fn server_timing(timings: &Timings, steps: &[StepTimings]) -> Option<HeaderValue> {
     let names = [
         ("net", Stage::Network),
         ("pre", Stage::Preprocess),
@@ -134,6 +141,14 @@ fn server_timing(timings: &Timings) -> Option<HeaderValue> {
         let separator = if text.is_empty() { "" } else { ", " };
         let Micros(whole, thousandths) = Micros::of(timings.of(stage));
         write!(text, "{separator}{name};dur={whole}.{thousandths:03}").ok()?;
+    }
+    for StepTimings { name: step, version, timings } in steps {
+        let Micros(whole, thousandths) = Micros::of(Stage::ALL.into_iter().map(|stage| timings.of(stage)).sum());
+        write!(text, ", {step};desc=\"version {version}\";dur={whole}.{thousandths:03}").ok()?;
+        for (name, stage) in &names[1..] {
+            let Micros(whole, thousandths) = Micros::of(timings.of(*stage));
+            write!(text, ", {step}.{name};dur={whole}.{thousandths:03}").ok()?;
+        }
     }
     HeaderValue::try_from(text).ok()
 }

@@ -11,14 +11,16 @@ use super::HttpState;
 use super::context::Failure;
 use super::json_answer::held_json;
 use crate::api::models::{
-    ModelVersionView, ModelView, Models, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView,
+    ModelVersionView, ModelView, Models, StepView, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView,
 };
 use crate::api::routes::Method;
+use crate::config::ChainStep;
 use crate::error::Error;
 use crate::identity::ModelName;
+use crate::model::OnnxModel;
 use crate::openapi::model_schema;
-use crate::registry::{ServedModel, ServedVersion, Snapshot, Target};
-use crate::tensor::{Dim, TensorSpec};
+use crate::registry::{ServedModel, ServedVersion, Snapshot, Target, Work};
+use crate::tensor::{Dim, Signature, TensorSpec};
 use crate::traffic::Share;
 
 /// `GET /v1/models`
@@ -70,7 +72,7 @@ pub(super) async fn show_schema(
 ) -> Result<Response, Failure> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
-    Ok(held_json(&model_schema(snapshot.stable_or_newest(&name)?), &state.body_memory)?)
+    Ok(held_json(&model_schema(&snapshot, snapshot.stable_or_newest(&name)?)?, &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}/schema`
@@ -81,7 +83,7 @@ pub(super) async fn show_version_schema(
     let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
-    Ok(held_json(&model_schema(served), &state.body_memory)?)
+    Ok(held_json(&model_schema(&snapshot, served)?, &state.body_memory)?)
 }
 
 /// Refuses an unsupported method on the path of a model or version. Only POST is accepted on paths of predictions, and
@@ -135,20 +137,32 @@ fn tensor_flow_view(served: &ServedVersion) -> TensorFlowVersion {
 
 /// Returns the description of a loaded version for a response.
 fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
-    let model = &served.pipeline.model;
+    let (model, chain) = (served.pipeline().map(|pipeline| &pipeline.model), served.chain());
+    let intra_op_threads = match &served.work {
+        Work::Pipeline(pipeline) => Some(pipeline.intra_op_threads),
+        Work::Chain(_) => None,
+    };
+    let tensors = |of: fn(&Signature) -> &[TensorSpec]| {
+        model.map(|model| of(model.signature()).iter().map(tensor_view).collect()).unwrap_or_default()
+    };
     VersionView {
         version: served.version,
         stable: served.version == of.stable,
         traffic_percent: of.split.share(served.version),
         sha256: served.sha256,
-        provider: model.provider(),
-        workers: model.workers(),
-        intra_op_threads: served.intra_op_threads,
+        provider: model.map(OnnxModel::provider),
+        workers: model.map(OnnxModel::workers),
+        intra_op_threads,
         budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
-        batching: model.sharing().status(),
-        inputs: model.signature().inputs.iter().map(tensor_view).collect(),
-        outputs: model.signature().outputs.iter().map(tensor_view).collect(),
+        batching: model.map(|model| model.sharing().status()),
+        steps: chain.into_iter().flat_map(|chain| &chain.steps).map(step_view).collect(),
+        inputs: tensors(|signature| &signature.inputs),
+        outputs: tensors(|signature| &signature.outputs),
     }
+}
+
+fn step_view(step: &ChainStep) -> StepView {
+    StepView { name: step.name.to_string(), model: step.model.clone(), version: step.version }
 }
 
 fn tensor_view(spec: &TensorSpec) -> TensorView {

@@ -61,10 +61,10 @@ impl EncodedRequest for PredictBody {
         let memory = bytes.budget();
         let (mut answer, mut without_nan) = (AnswerForm::Rows, None);
         let input = match (self.media_type, self.rows) {
-            (Some(media_type), _) => Input::Media { media_type, bytes: &bytes },
+            (Some(media_type), _) => Input::Media { media_type, bytes: &bytes, memory },
             (None, Some(format)) => Input::Rows { rows: format.rows(&bytes)?, memory },
             (None, None) => match read(&bytes, &mut without_nan, self.protocol, memory)? {
-                RequestBody::Instances(instances) => Input::Instances(instances),
+                RequestBody::Instances(instances) => Input::Instances { instances, memory },
                 RequestBody::Rows(rows) => Input::Rows { rows, memory },
                 RequestBody::Inputs(rows) => {
                     answer = self.protocol.answer_to_inputs();
@@ -120,12 +120,12 @@ pub(super) async fn predict(
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
     let format = protocol.answer_format(&head.headers);
     let encode = move |output: Output<'_>, form: AnswerForm, version: &ServedVersion| {
-        let Output::Predictions(predictions) = output else {
+        let Output::Predictions { predictions, made_by } = output else {
             return Err(Error::internal("instances were answered with tensors"));
         };
         let json = || match form {
-            AnswerForm::Rows => json_answer::answer_text(predictions, version, unique, &feedback),
-            AnswerForm::Columns => json_answer::columns_text(predictions, version, unique, &feedback),
+            AnswerForm::Rows => json_answer::answer_text(predictions, (version, made_by), unique, &feedback),
+            AnswerForm::Columns => json_answer::columns_text(predictions, (version, made_by), unique, &feedback),
         };
         let (text, media_type) = match format {
             AnswerFormat::Json => (json()?, JSON),

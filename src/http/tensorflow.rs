@@ -11,9 +11,9 @@ use super::HttpState;
 use super::context::Failure;
 use super::json_answer::held_json;
 use crate::api::tensorflow::{Metadata, ModelMetadata, ModelSpec, SignatureDef, SignatureDefMap};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::pipeline::SIGNATURE;
-use crate::registry::{ServedVersion, Target};
+use crate::registry::{ServedVersion, Snapshot, Target};
 
 /// `GET /v1/models/{model}/metadata`: the stable version.
 pub(super) async fn metadata(
@@ -23,7 +23,7 @@ pub(super) async fn metadata(
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
     let served = snapshot.stable_or_newest(&name)?;
-    Ok(held_json(&described(served), &state.body_memory)?)
+    Ok(held_json(&described(&snapshot, served)?, &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}/metadata`
@@ -34,19 +34,21 @@ pub(super) async fn version_metadata(
     let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
-    Ok(held_json(&described(served), &state.body_memory)?)
+    Ok(held_json(&described(&snapshot, served)?, &state.body_memory)?)
 }
 
 /// Describes a version: as inputs the columns that `inputs` names in a request, and the outputs of the model.
-fn described(served: &ServedVersion) -> ModelMetadata {
-    let pipeline = &served.pipeline;
-    let signature = pipeline.model.signature();
-    let outputs = &signature.outputs;
-    let signature = match pipeline.preprocessor.instance_form() {
+fn described(snapshot: &Snapshot, served: &ServedVersion) -> Result<ModelMetadata> {
+    // A chain has no tensors of its own.
+    let (inputs, outputs) = served.pipeline().map_or((&[][..], &[][..]), |pipeline| {
+        let signature = pipeline.model.signature();
+        (&*signature.inputs, &*signature.outputs)
+    });
+    let signature = match snapshot.interface_of(served, |interface| interface.instance_form())? {
         Some(form) => SignatureDef::new(form.columns().iter().map(|column| &column.spec), outputs),
-        None => SignatureDef::new(&signature.inputs, outputs),
+        None => SignatureDef::new(inputs, outputs),
     };
-    ModelMetadata {
+    Ok(ModelMetadata {
         model_spec: ModelSpec {
             name: served.model.to_string(),
             signature_name: String::new(),
@@ -55,5 +57,5 @@ fn described(served: &ServedVersion) -> ModelMetadata {
         metadata: Metadata {
             signature_def: SignatureDefMap { signature_def: BTreeMap::from([(SIGNATURE.to_owned(), signature)]) },
         },
-    }
+    })
 }

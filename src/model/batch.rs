@@ -155,6 +155,14 @@ impl BatchPolicy {
         rows.get()
     }
 
+    /// Maximum number of rows of one request.
+    pub fn most_rows_of_request(self) -> usize {
+        match self.run_rows {
+            RunRows::OneRequest(rows) => rows.min(self.max_instances).get(),
+            RunRows::UpTo(_) | RunRows::Exactly(_) => self.max_instances.get(),
+        }
+    }
+
     /// Returns true if every request is a run of its own.
     pub fn keeps_requests_whole(self) -> bool {
         matches!(self.run_rows, RunRows::OneRequest(_))

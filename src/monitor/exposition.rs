@@ -10,6 +10,7 @@ use super::metric_family::Family;
 use super::outcome_metrics::{self, OutcomeReading};
 use super::quantiles::{self, LatencyStats};
 use super::server_recorder::{self, ServerRecorder};
+use super::step_counters;
 use super::text::{NO_LABELS, Series, SourceLabels, process};
 use super::triton_metrics::{self, TritonReading};
 use super::version_recorder::{self, VersionRecorder};
@@ -55,6 +56,7 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
     sections.add(version_metrics::METRICS.families(), metrics);
     sections.add(quantiles::FAMILIES, versions.clone().map(|version| (&version.labels, &version.latency)));
     sections.add(version_recorder::FAMILIES, versions.clone().map(|version| (&version.labels, &*version.recorder)));
+    sections.add(step_counters::FAMILIES, versions.clone().map(|version| (&version.labels, &version.recorder.steps)));
     for families in drift_metrics::FAMILIES {
         sections.add(families, versions.clone().map(|version| (&version.labels, &version.drift)));
     }

@@ -314,7 +314,7 @@ impl ShedReason {
     }
 
     pub(super) fn of(error: &Error) -> Option<ShedReason> {
-        match error {
+        match error.cause() {
             Error::Overloaded { shed: Shed::AtTheDoor, .. } => Some(ShedReason::Predicted),
             Error::Overloaded { shed: Shed::EvenAlone, .. } => Some(ShedReason::TooSlow),
             Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),

@@ -13,6 +13,7 @@
 //!   for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
+//! - `step_counters.rs` counts the steps of chains.
 //! - `runs.rs` records the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
@@ -40,6 +41,7 @@ mod requests;
 mod runs;
 mod server_recorder;
 mod shards;
+mod step_counters;
 mod text;
 mod triton_metrics;
 mod version_metrics;

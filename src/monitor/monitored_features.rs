@@ -20,6 +20,8 @@ pub struct MonitoringSpec {
     pub baseline: Option<Arc<Baseline>>,
     /// Monitoring settings of `model.toml`.
     pub settings: MonitoringConfig,
+    /// Names of the steps, if the version is a chain.
+    pub steps: Vec<String>,
 }
 
 /// A feature or a part of the predictions that has a baseline.

@@ -105,7 +105,7 @@ impl Drop for Delivery {
 
 /// Returns the stage that a request was in when its deadline passed; `None` if the error is not about its deadline.
 fn expired_in(error: &Error) -> Option<Stage> {
-    match error {
+    match error.cause() {
         Error::Expired { stage, .. } => Some(*stage),
         Error::RequestTooSlow { .. } => Some(Stage::Network),
         _ => None,

@@ -172,7 +172,8 @@ fn used(monitor: &Monitor, model: &str, predict: fn(u64) -> Observation) -> Arc<
     builder.count(&features, &made);
     let labels = VersionLabels { model: model.into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
     let settings = MonitoringConfig { low_confidence: 0.65, ..MonitoringConfig::default() };
-    let spec = MonitoringSpec { schema, classes: None, baseline: Some(Arc::new(builder.finish())), settings };
+    let baseline = Some(Arc::new(builder.finish()));
+    let spec = MonitoringSpec { schema, baseline, settings, ..MonitoringSpec::default() };
     let version = monitor.version(labels, LARGE_BUDGET, spec);
     let (mut features, made) = rows(600, 1.0);
     features.numbers[0] = f32::NAN;

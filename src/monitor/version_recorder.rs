@@ -13,10 +13,12 @@ use super::monitored_features::MonitoringSpec;
 use super::outcomes::{Outcomes, Predicted, Truth};
 use super::quantiles::Latencies;
 use super::runs::Runs;
+use super::step_counters::StepCounters;
 use super::version_metrics::{Batching, HANDLES, VersionMetrics};
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 use crate::feature::{FeatureSchema, Features, Observation};
+use crate::stage::Timings;
 
 /// Assumed number of counting threads, for the estimate of memory: the threads for connections and for heavy stages, on
 /// a machine with sixteen cores.
@@ -29,6 +31,8 @@ pub struct VersionRecorder {
     pub(super) latencies: Latencies,
     pub(super) drift_counters: DriftCounters,
     outcomes: Mutex<Outcomes>,
+    /// The steps of a chain.
+    pub(super) steps: StepCounters,
     spec: MonitoringSpec,
     pub(super) windows: MonitoringWindows,
 }
@@ -92,6 +96,7 @@ impl VersionRecorder {
             latencies: Latencies::new(born, windows.quantiles),
             outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names())),
             drift_counters,
+            steps: StepCounters::new(&spec.steps),
             spec,
             windows,
         }
@@ -125,6 +130,11 @@ impl VersionRecorder {
             Observation::Value(value) => Some(Predicted::Value(value)),
             Observation::Nothing => None,
         }
+    }
+
+    /// Counts a run of a step of a chain, with the durations of its stages.
+    pub fn step(&self, index: usize, timings: &Timings, is_answered: bool) {
+        self.steps.count(index, timings, is_answered);
     }
 
     /// Returns the names of the classes that [`VersionRecorder::predicted`] uses; empty if they are not known.

@@ -48,7 +48,9 @@ impl TypedModels {
             TypedModels { models: Vec::new(), default: snapshot.default_model().cloned(), left_out: Vec::new() };
         let (mut names, mut bytes_left) = (BTreeSet::new(), MAX_BYTES);
         for (name, model) in snapshot.models() {
-            let fitting = (typed.models.len() < MAX_MODELS).then(|| TypedModel::of(name, model, &mut names)).flatten();
+            let fitting = (typed.models.len() < MAX_MODELS)
+                .then(|| TypedModel::of(snapshot, (name, model), &mut names))
+                .flatten();
             match fitting.and_then(|(model, size)| Some((model, bytes_left.checked_sub(size)?))) {
                 Some((model, left)) => {
                     bytes_left = left;
@@ -101,9 +103,13 @@ impl TypedModels {
 
 impl TypedModel {
     /// Reads the schemas of a model's stable version, and returns their size. `None` if they are too large.
-    fn of(name: &ModelName, model: &ServedModel, names: &mut BTreeSet<String>) -> Option<(TypedModel, usize)> {
+    fn of(
+        snapshot: &Snapshot,
+        (name, model): (&ModelName, &ServedModel),
+        names: &mut BTreeSet<String>,
+    ) -> Option<(TypedModel, usize)> {
         let served = model.stable_or_newest()?;
-        let mut schema = model_schema(served);
+        let mut schema = model_schema(snapshot, served).ok()?;
         let size = |json: &AnyJson| json.0.to_string().len();
         let schema_size = size(&schema.instance) + size(&schema.prediction);
         let example_size = |schema: &ModelSchema| {
@@ -120,8 +126,8 @@ impl TypedModel {
             schema,
             type_name: type_name(name, names),
             description: model.description.clone(),
-            media_types: served.pipeline.preprocessor.media_types(),
-            max_instances: served.config.model.max_instances.get(),
+            media_types: snapshot.interface_of(served, |interface| interface.media_types()).ok()?,
+            max_instances: snapshot.interface_of(served, |interface| interface.max_instances()).ok()?.get(),
         };
         Some((typed, size))
     }

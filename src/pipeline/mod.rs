@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `tensor/`, `tabular/`, `text/`, `image/`, `audio/`, `bytes/` | preprocessors, and the postprocessors that belong to them |
 //! | `classify/`, `detect/`, `mask/`, `regressor.rs`, `anomaly.rs` | postprocessors |
+//! | `chain/` | instances of a step made from the request and from earlier predictions |
 //! | `json/` | reading requests and instances, without a tree of values |
 //! | `named_rows/` | rows of named values, such as columns or CSV, as instances |
 //! | `json_schema.rs` | parts of the schemas of instances and predictions |
@@ -19,6 +20,7 @@
 mod anomaly;
 mod audio;
 mod bytes;
+pub mod chain;
 mod classify;
 mod detect;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -59,7 +61,7 @@ pub use self::named_rows::{
     CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
     instances_of,
 };
-pub use self::prediction::{Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
+pub use self::prediction::{Crop, Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
 pub use self::prediction_kind::{LabelKind, PredictionKind};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;

@@ -75,6 +75,16 @@ pub enum Prediction {
     NonFiniteAsText(Box<Prediction>),
     /// The answer of a custom stage.
     Json(serde_json::Value),
+    /// The objects of an image, each with the prediction for its crop:
+    /// `{"detections": [{"label": "cat", "score": 0.9, "box": […], "prediction": {…}}, …]}`.
+    Crops(Vec<Crop>),
+    /// The predictions of the steps of a chain: `{"detect": {…}, "classify": {…}}`.
+    Steps {
+        /// Names of the steps.
+        names: Arc<[Arc<str>]>,
+        /// The prediction of each step.
+        predictions: Vec<Prediction>,
+    },
 }
 
 /// A class and its probability.
@@ -111,6 +121,27 @@ pub struct Detection {
     /// Left, top, right and bottom of the object, in pixels of the image that was sent.
     #[serde(rename = "box")]
     pub corners: [f32; 4],
+}
+
+/// Object that was recognised in an image, and the prediction for its crop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Crop {
+    /// The object.
+    pub detection: Detection,
+    /// The prediction of a later step.
+    pub prediction: Prediction,
+}
+
+impl Serialize for Crop {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Crop { detection: Detection { label, score, corners }, prediction } = self;
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("label", label)?;
+        map.serialize_entry("score", score)?;
+        map.serialize_entry("box", corners)?;
+        map.serialize_entry("prediction", prediction)?;
+        map.end()
+    }
 }
 
 /// The class of each pixel of an image.
@@ -173,9 +204,12 @@ impl Prediction {
                 Some(only) if outputs.len() == 1 => observed_number(only.only_number()),
                 _ => Observation::Nothing,
             },
-            Prediction::Embedding(_) | Prediction::Entities(_) | Prediction::Detections(_) | Prediction::Json(_) => {
-                Observation::Nothing
-            }
+            Prediction::Embedding(_)
+            | Prediction::Entities(_)
+            | Prediction::Detections(_)
+            | Prediction::Crops(_)
+            | Prediction::Steps { .. }
+            | Prediction::Json(_) => Observation::Nothing,
         }
     }
 }
@@ -224,6 +258,10 @@ impl Prediction {
             },
             Prediction::NonFiniteAsText(prediction) => prediction.serialize_as::<true, S>(serializer),
             Prediction::Json(value) => value.serialize(serializer),
+            Prediction::Crops(crops) => only(serializer, "detections", crops),
+            Prediction::Steps { names, predictions } => {
+                ByName { names, values: predictions.iter() }.serialize(serializer)
+            }
         }
     }
 }

@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 
 use super::findings::Findings;
 use crate::budget::{LatencyBudget, StageCosts};
-use crate::config::{ModelConfig, SessionPlace};
+use crate::config::{Chain, ChainStep, ModelConfig, SessionPlace};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::monitor::VersionRecorder;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, PredictionKind};
 use crate::repository::Fingerprint;
 use crate::repository::Manifest;
 use crate::traffic::TrafficSplit;
@@ -74,18 +74,45 @@ pub struct ServedVersion {
     pub identity: Box<RawValue>,
     /// An instance that a caller can send as it is; `None` if none is known, or if it is too large.
     pub example: Option<Box<RawValue>>,
+    /// Latency budget of a request.
+    pub budget: LatencyBudget,
+    /// The work that answers a request.
+    pub work: Work,
+    /// Handles of the metrics of its requests.
+    pub recorder: Arc<VersionRecorder>,
+}
+
+/// The work that answers a request.
+#[derive(Debug)]
+pub enum Work {
+    /// The stages around an ONNX model.
+    Pipeline(ServedPipeline),
+    /// Other models, which run in order.
+    Chain(ServedChain),
+}
+
+/// The stages of a version, with what is known of them.
+#[derive(Debug)]
+pub struct ServedPipeline {
+    /// The stages of a request.
+    pub stages: Pipeline,
+    /// Costs of the stages before and after the model.
+    pub costs: StageCosts,
     /// Number of threads of one run.
     pub intra_op_threads: usize,
     /// Findings of its first runs.
     pub findings: Findings,
-    /// Latency budget of a request.
-    pub budget: LatencyBudget,
-    /// The stages of a request.
-    pub pipeline: Pipeline,
-    /// Costs of the stages before and after the model.
+}
+
+/// A chain that is served. Its steps are other served versions, which each request takes from one snapshot.
+#[derive(Debug)]
+pub struct ServedChain {
+    /// The steps.
+    pub chain: Chain,
+    /// Costs of reading the request and of writing the answer.
     pub costs: StageCosts,
-    /// Handles of the metrics of its requests.
-    pub recorder: Arc<VersionRecorder>,
+    /// Costs of the preprocessing of each step, with the making of its instances.
+    pub step_costs: Vec<StageCosts>,
 }
 
 /// The model or version that a request is for, from its URL.
@@ -188,6 +215,15 @@ impl Snapshot {
         model.stable_or_newest().ok_or_else(|| Error::ModelUnavailable { model: name.clone(), reason: reason() })
     }
 
+    /// Returns the versions of the steps of a chain: the named ones, or else those that the traffic splits pick for the key.
+    pub fn steps_of(&self, chain: &Chain, key: &[u8]) -> Result<Vec<Arc<ServedVersion>>> {
+        let step = |step: &ChainStep| match step.version {
+            Some(version) => self.resolve(Target::Version(step.model.as_str(), &version.to_string()), key).cloned(),
+            None => self.resolve(Target::Model(step.model.as_str()), key).cloned(),
+        };
+        chain.steps.iter().map(step).collect()
+    }
+
     /// Returns every loaded version of every served model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())
@@ -204,7 +240,37 @@ impl ServedModel {
 impl ServedVersion {
     /// Returns true if all workers of the version have been in their current runs for longer than `limit`.
     pub fn is_stuck(&self, limit: Duration) -> bool {
-        self.pipeline.model.all_busy_for().is_some_and(|busy| busy > limit)
+        self.pipeline().and_then(|pipeline| pipeline.model.all_busy_for()).is_some_and(|busy| busy > limit)
+    }
+
+    /// Returns the stages around the model; `None` for a chain.
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        match &self.work {
+            Work::Pipeline(pipeline) => Some(&pipeline.stages),
+            Work::Chain(_) => None,
+        }
+    }
+
+    /// Returns the findings of the first runs; `None` for a chain.
+    pub fn findings(&self) -> Option<&Findings> {
+        match &self.work {
+            Work::Pipeline(pipeline) => Some(&pipeline.findings),
+            Work::Chain(_) => None,
+        }
+    }
+
+    /// Returns the steps, if the version is a chain.
+    pub fn chain(&self) -> Option<&Chain> {
+        match &self.work {
+            Work::Pipeline(_) => None,
+            Work::Chain(served) => Some(&served.chain),
+        }
+    }
+
+    /// Returns the kind of the version's own predictions. Those of a chain have no fixed columns; if they are the
+    /// predictions of its last step, that step has their kind.
+    pub fn prediction_kind(&self) -> PredictionKind {
+        self.pipeline().map_or(PredictionKind::Other, |pipeline| pipeline.postprocessor.prediction_kind())
     }
 }
 

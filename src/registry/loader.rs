@@ -2,6 +2,7 @@
 //!
 //! Everything up to the start is done on a thread of its own. This file does not know the traffic of the version.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +10,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::catalog::ServedVersion;
+use super::catalog::{ServedChain, ServedPipeline, ServedVersion, Work};
 use super::findings::{Findings, MAX_COMPARING, WarmUp, remedy};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
 use super::run_limit::RunLimit;
 use super::trial::Trial;
 use crate::budget::StageCosts;
-use crate::config::{Batching, Provider, SessionPlace, Threads, available_cores};
+use crate::config::{Batching, Chain, ChainStep, Provider, SessionPlace, StepInstances, Threads, available_cores};
 use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
@@ -25,8 +26,7 @@ use crate::model::{
 };
 use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
-use crate::repository::Refusal;
-use crate::repository::{FoundVersion, Store};
+use crate::repository::{Fingerprint, FoundVersion, Manifest, Refusal, Store};
 
 /// Loads versions. They all share one engine, stages and a monitor.
 #[derive(Debug)]
@@ -52,7 +52,16 @@ pub struct Loader {
 }
 
 /// A version that is loaded and checked, but whose workers are not started yet.
-pub struct PreparedVersion {
+#[derive(Debug)]
+pub enum PreparedVersion {
+    /// A version with an ONNX model.
+    Model(Box<PreparedModel>),
+    /// A chain, whose steps are checked when it is published.
+    Chain(Chain, Fingerprint),
+}
+
+/// A version with an ONNX model, whose workers are not started yet.
+pub struct PreparedModel {
     opened: OpenedVersion,
     sessions: Vec<Box<dyn Session>>,
     service: ServiceTime,
@@ -68,8 +77,25 @@ impl Loader {
         let (model, version) = (&order.model, order.version);
         tracing::info!(%model, %version, "loading");
         let refused = |refusal: Refusal| refusal.transient_if_about_memory().about(model, version);
+        if let Some(chain) = order.config.chain().map_err(SetupError::Config)? {
+            return self.prepare_chain(order, chain).map_err(refused);
+        }
         let prepared = self.prepare_version(order, progress).map_err(refused)?;
-        Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
+        Ok(PreparedVersion::Model(Box::new(PreparedModel { took: begin.elapsed(), ..prepared })))
+    }
+
+    /// Refuses a chain that has files. A chain is its `model.toml`, and always version 1.
+    fn prepare_chain(&self, order: &LoadOrder, chain: Chain) -> Result<PreparedVersion, Refusal> {
+        let fingerprint = self.store.version_fingerprint(&order.model, order.version);
+        if order.version != Version::FIRST || fingerprint != Fingerprint::default() {
+            let problem = format!(
+                "{} has [[steps]]: a chain has no files, and is always version 1; move the folder {} away, or remove the \
+                 steps",
+                order.config_place, order.version
+            );
+            return Err(Refusal::new(LoadFault::Config, problem));
+        }
+        Ok(PreparedVersion::Chain(chain, fingerprint))
     }
 
     /// Returns the engine that opens sessions with this placement.
@@ -84,7 +110,7 @@ impl Loader {
         }
     }
 
-    fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
+    fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedModel, Refusal> {
         let check_threads = || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
         check_threads()?;
         progress(LoadStep::Verifying);
@@ -128,12 +154,62 @@ impl Loader {
             self.run_limit.end_in_time(&mut *session, |session| opened.warm_up(session, &findings.warm_up))??;
             sessions.push(session);
         }
-        Ok(PreparedVersion { opened, sessions, service, findings, took: Duration::ZERO })
+        Ok(PreparedModel { opened, sessions, service, findings, took: Duration::ZERO })
     }
 
     /// Starts the workers. Must not be called on a thread of low priority, because workers inherit the priority.
     pub fn start(&self, order: &LoadOrder, prepared: PreparedVersion) -> Result<ServedVersion, SetupError> {
-        let PreparedVersion { opened, sessions, service, findings, took } = prepared;
+        match prepared {
+            PreparedVersion::Model(prepared) => self.start_model(order, *prepared),
+            PreparedVersion::Chain(chain, fingerprint) => self.start_chain(order, chain, fingerprint),
+        }
+    }
+
+    /// Makes a chain ready to serve. Its identity is the digest of its settings, because it has no files.
+    fn start_chain(
+        &self,
+        order: &LoadOrder,
+        chain: Chain,
+        fingerprint: Fingerprint,
+    ) -> Result<ServedVersion, SetupError> {
+        let (name, version, config) = (&order.model, order.version, &order.config);
+        let sha256 = Sha256::of(&serde_json::to_vec(&**config).map_err(Error::internal)?);
+        let labels = VersionLabels {
+            model: name.to_string(),
+            version: version.to_string(),
+            sha256: sha256.to_string(),
+            provider: "none",
+        };
+        let watched = MonitoringSpec {
+            settings: config.monitoring.clone(),
+            steps: chain.steps.iter().map(|step| step.name.to_string()).collect(),
+            ..MonitoringSpec::default()
+        };
+        let is_crop = |step: &ChainStep| matches!(step.instances, StepInstances::Crops { .. });
+        let step_costs = chain.steps.iter().map(|step| StageCosts::of(is_crop(step), false)).collect();
+        let models: Vec<&str> = chain.steps.iter().map(|step| step.model.as_str()).collect();
+        tracing::info!(model = %name, %version, sha256 = sha256.short(), steps = models.join(", "), "loaded a chain");
+        Ok(ServedVersion {
+            model: name.clone(),
+            version,
+            key: VersionKey::of(name, version),
+            sha256,
+            manifest: Arc::new(Manifest::of(BTreeMap::new())),
+            fingerprint,
+            config: Arc::clone(config),
+            place: order.place,
+            loaded_at: Timestamp::now(),
+            load_took: Duration::ZERO,
+            identity: identity(name, version, sha256)?,
+            example: None,
+            budget: config.budget,
+            recorder: self.monitor.version(labels, config.budget, watched),
+            work: Work::Chain(ServedChain { chain, costs: StageCosts::default(), step_costs }),
+        })
+    }
+
+    fn start_model(&self, order: &LoadOrder, prepared: PreparedModel) -> Result<ServedVersion, SetupError> {
+        let PreparedModel { opened, sessions, service, findings, took } = prepared;
         let (name, version, config) = (&order.model, order.version, &order.config);
         let sha256 = opened.verified.identity;
         let labels = VersionLabels {
@@ -147,6 +223,7 @@ impl Loader {
             classes: opened.class_names(),
             baseline: opened.verified.baseline.clone(),
             settings: config.monitoring.clone(),
+            steps: Vec::new(),
         };
         let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);
@@ -157,7 +234,8 @@ impl Loader {
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
         let costs = StageCosts::of(opened.preprocessor.is_heavy(), opened.postprocessor.is_heavy());
         let example = opened.example(&findings);
-        let (verified, pipeline) = opened.into_pipeline(model);
+        let (verified, stages) = opened.into_pipeline(model);
+        let intra_op_threads = config.model.threads().intra_op.get();
         let served = ServedVersion {
             model: name.clone(),
             version,
@@ -171,20 +249,19 @@ impl Loader {
             load_took: took,
             identity: identity(name, version, sha256)?,
             example,
-            intra_op_threads: config.model.threads().intra_op.get(),
-            findings,
             budget: config.budget,
-            costs,
-            pipeline,
             recorder,
+            work: Work::Pipeline(ServedPipeline { stages, costs, intra_op_threads, findings }),
         };
-        tell_of(&served);
-        tracing::info!(
-            model = %name, %version, sha256 = sha256.short(), provider = served.pipeline.model.provider().name(),
-            workers = served.pipeline.model.workers(), threads = served.intra_op_threads,
-            took_ms = took.as_millis() as u64,
-            "loaded"
-        );
+        if let Work::Pipeline(pipeline) = &served.work {
+            tell_of(&served, pipeline);
+            let model = &pipeline.stages.model;
+            tracing::info!(
+                model = %name, %version, sha256 = sha256.short(), provider = model.provider().name(),
+                workers = model.workers(), threads = intra_op_threads, took_ms = took.as_millis() as u64,
+                "loaded"
+            );
+        }
         Ok(served)
     }
 }
@@ -221,8 +298,8 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
 }
 
 /// Logs the findings about a loaded version.
-fn tell_of(served: &ServedVersion) {
-    let (model, version, sharing) = (&served.model, served.version, served.pipeline.model.sharing());
+fn tell_of(served: &ServedVersion, ServedPipeline { stages, findings, .. }: &ServedPipeline) {
+    let (model, version, sharing) = (&served.model, served.version, stages.model.sharing());
     let batching = if sharing.is_on() { "on" } else { "off" };
     match sharing.independence() {
         found @ Independence::Dependent(_) if sharing.setting() == Batching::Always => {
@@ -239,22 +316,20 @@ fn tell_of(served: &ServedVersion) {
             tracing::info!(%model, %version, batching, "{found}");
         }
     }
-    if let Some(found) =
-        served.findings.padding.as_ref().filter(|_| !served.findings.may_be_padded() && sharing.is_on())
-    {
+    if let Some(found) = findings.padding.as_ref().filter(|_| !findings.may_be_padded() && sharing.is_on()) {
         tracing::warn!(%model, %version, "only texts of one length share a run: with padding, {found}");
     }
-    if let WarmUp::Failed { attempts, example } = &served.findings.warm_up {
+    if let WarmUp::Failed { attempts, example } = &findings.warm_up {
         let (tried, reason) = attempts.first().map(|first| (&*first.inputs, &*first.problem)).unwrap_or_default();
         tracing::warn!(
             %model, %version, tried, reason,
             "the test run on made-up inputs failed; {}", remedy(example.as_deref())
         );
     }
-    if let Some(problem) = &served.findings.budget_problem {
+    if let Some(problem) = &findings.budget_problem {
         tracing::warn!(%model, %version, "{problem}");
     }
-    for remark in &served.findings.remarks {
+    for remark in &findings.remarks {
         tracing::info!(%model, %version, "{remark}");
     }
 }
@@ -277,9 +352,9 @@ fn identity(name: &ModelName, version: Version, sha256: Sha256) -> Result<Box<Ra
     serde_json::value::to_raw_value(&Identity { name: name.as_str(), version, sha256 }).map_err(Error::internal)
 }
 
-impl std::fmt::Debug for PreparedVersion {
+impl std::fmt::Debug for PreparedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PreparedVersion").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("PreparedModel").field("sessions", &self.sessions.len()).finish_non_exhaustive()
     }
 }
 

@@ -8,11 +8,15 @@
 //!   `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first
 //!   runs that take too long.
 //! - `catalog.rs` holds the served versions, as immutable snapshots.
+//! - `chain_problem.rs` checks that the steps of a chain are served and fit together; `chain_interface.rs` has the instances
+//!   and predictions of a chain.
 //!
 //! This module does not know HTTP or the traffic of a version.
 
 mod budget_check;
 mod catalog;
+mod chain_interface;
+mod chain_problem;
 mod examine;
 mod findings;
 mod first_run;
@@ -25,7 +29,9 @@ mod run_limit;
 mod trial;
 
 pub use self::budget_check::budget_problem;
-pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
+pub use self::catalog::{Catalog, ServedChain, ServedModel, ServedPipeline, ServedVersion, Snapshot, Target, Work};
+pub use self::chain_interface::{ChainInterface, Interface};
+pub use self::chain_problem::{ChainProblem, chain_problems};
 pub use self::findings::{Attempt, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::load_problem::load_problem;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::has_steps;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version, shown};
 
@@ -120,6 +121,10 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
                 problems.push(FolderProblem::of(&folder, format!("{error}; rename the folder, or move it away")));
             }
         }
+    }
+    if versions.is_empty() && has_steps(&config) {
+        // A chain is its model.toml, and has no files.
+        versions.insert(Version::FIRST);
     }
     if versions.is_empty() {
         // A folder that was probably meant as a version explains the lack of versions.

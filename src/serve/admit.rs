@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::budget::{LatencyBudget, StageClock};
+use super::steps::{StepVersions, in_step, later_runs};
+use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
 use crate::model::Priority;
-use crate::registry::{Catalog, ServedVersion, Target};
+use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
 /// Content of the head of a request.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Head<'a> {
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub(super) version: Arc<ServedVersion>,
+    /// Versions of the steps, if the version is a chain.
+    pub(super) steps: Option<StepVersions>,
     pub(super) priority: Priority,
     read_at: Instant,
     budget: LatencyBudget,
@@ -39,17 +42,47 @@ pub struct Admitted {
 /// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
+    let (version, steps) = match version.chain() {
+        None => (version, None),
+        Some(_) => with_steps(catalog, head)?,
+    };
     let budget = version.budget.within(head.client_timeout);
-    let media_type = head.media_type.map(|media_type| accepted(media_type, &version)).transpose()?;
-    let admitted = Admitted { version, priority: head.priority, read_at: head.read_at, budget, media_type };
-    let clock = admitted.clock();
-    match admitted.version.pipeline.model.admit(clock.demand(), head.priority) {
+    let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
+    let admitted = Admitted { version, steps, priority: head.priority, read_at: head.read_at, budget, media_type };
+    match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),
     }
 }
 
+/// Takes a chain and the versions of its steps from one snapshot, so that they belong together.
+fn with_steps(catalog: &Catalog, head: Head<'_>) -> Result<(Arc<ServedVersion>, Option<StepVersions>)> {
+    let snapshot = catalog.snapshot();
+    let version = Arc::clone(snapshot.resolve(head.target, head.routing_key)?);
+    // The model may have become one with stages of its own meanwhile.
+    let Some(chain) = version.chain() else { return Ok((version, None)) };
+    let steps = snapshot
+        .steps_of(chain, head.routing_key)
+        .map_err(|error| Error::ModelUnavailable { model: version.model.clone(), reason: error.to_string() })?;
+    Ok((version, Some(steps.into())))
+}
+
 impl Admitted {
+    /// Refuses the request if its model, or the first step of a chain, cannot be in time.
+    fn admit_model(&self) -> Result<()> {
+        let demand = self.clock().demand();
+        match (self.version.pipeline(), self.version.chain(), self.steps.as_deref()) {
+            (Some(pipeline), ..) => pipeline.model.admit(demand, self.priority),
+            (None, Some(chain), Some(steps)) => {
+                let Some(pipeline) = steps.first().and_then(|first| first.pipeline()) else { return Ok(()) };
+                let finish_by = demand.finish_by.min(self.clock().finish_by(later_runs(steps, 0)));
+                let demand = TimeLimits { finish_by, ..demand };
+                pipeline.model.admit(demand, self.priority).map_err(|error| in_step(chain, 0, error))
+            }
+            (None, ..) => Ok(()),
+        }
+    }
+
     /// Counts the request as refused for a reason outside its stages, and returns the error.
     pub fn refused(&self, error: Error) -> Error {
         self.version.recorder.request().failed(&self.clock(), &error);
@@ -67,8 +100,11 @@ impl Admitted {
 }
 
 /// Returns the media type, if the version accepts bodies of this type.
-fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
-    let known = version.pipeline.preprocessor.media_types();
+fn accepted(media_type: &str, version: &ServedVersion, steps: Option<&[Arc<ServedVersion>]>) -> Result<&'static str> {
+    let known = match (version.chain(), steps) {
+        (Some(chain), Some(steps)) => Interface::Chain(ChainInterface::new(chain, steps)).media_types(),
+        _ => Interface::Own(version).media_types(),
+    };
     known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
         let or = match known {
             [] => String::new(),

@@ -8,13 +8,13 @@ use super::prediction_columns::column_specs;
 use crate::api::admin::{ModelStatus, VersionState, VersionStatus};
 use crate::api::v2::{
     DurationStatistic, IndexEntry, IndexState, InferStatistics, ModelConfig, ModelMetadata, ModelStatistics, PLATFORM,
-    PipelineMetadata, Statistics, TensorConfig, TensorMetadata, datatype,
+    PLATFORM_OF_CHAINS, PipelineMetadata, Statistics, TensorConfig, TensorMetadata, datatype,
 };
 use crate::error::{Error, Result};
 use crate::identity::ModelName;
 use crate::monitor::{Latency, RequestPart, RequestStats};
-use crate::pipeline::{Elements, FormColumn, InstanceForm, Pipeline};
-use crate::registry::{ServedVersion, Snapshot, Target};
+use crate::pipeline::{Elements, FormColumn, InstanceForm};
+use crate::registry::{Interface, ServedVersion, Snapshot, Target};
 use crate::tensor::{DType, Dim, RowDimension, Signature, TensorSpec};
 
 /// Level of detail of the reasons in an index.
@@ -29,8 +29,9 @@ pub enum Reasons {
 /// Returns the metadata of a model: of the version that the target names, or else of its stable version.
 pub fn model_metadata(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelMetadata> {
     let (name, served, versions) = described(snapshot, target)?;
-    let signature = served.pipeline.model.signature();
-    let answered = served.pipeline.postprocessor.answered();
+    let Some(pipeline) = served.pipeline() else { return chain_metadata(snapshot, name, served, versions) };
+    let signature = pipeline.model.signature();
+    let answered = pipeline.postprocessor.answered();
     let is_answered = |output: &&TensorSpec| answered.as_ref().is_none_or(|names| names.contains(&output.name));
     Ok(ModelMetadata {
         name: name.to_string(),
@@ -43,7 +44,26 @@ pub fn model_metadata(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelMe
             .filter(is_answered)
             .map(|output| tensor_metadata(signature, output))
             .collect(),
-        pipeline: pipeline_metadata(&served.pipeline),
+        pipeline: snapshot.interface_of(served, |interface| pipeline_metadata(&interface, Some(signature)))?,
+    })
+}
+
+/// Returns the metadata of a chain, which has no tensors of its own: the columns that it takes and answers.
+fn chain_metadata(
+    snapshot: &Snapshot,
+    name: &ModelName,
+    served: &ServedVersion,
+    versions: Vec<String>,
+) -> Result<ModelMetadata> {
+    let columns = snapshot.interface_of(served, |interface| pipeline_metadata(&interface, None))?;
+    let (inputs, outputs) = columns.map(|columns| (columns.inputs, columns.outputs)).unwrap_or_default();
+    Ok(ModelMetadata {
+        name: name.to_string(),
+        versions,
+        platform: PLATFORM_OF_CHAINS.into(),
+        inputs,
+        outputs,
+        pipeline: None,
     })
 }
 
@@ -51,10 +71,11 @@ pub fn model_metadata(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelMe
 pub fn model_config(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelConfig> {
     let ModelMetadata { name, platform, inputs, outputs, .. } = model_metadata(snapshot, target)?;
     let (_, served, _) = described(snapshot, target)?;
-    let signature = served.pipeline.model.signature();
+    let signature = served.pipeline().map(|pipeline| pipeline.model.signature());
+    let is_first = |name: &str| signature.is_none_or(|signature| signature.rows_of(name) == RowDimension::At(0));
     // Triton leaves out the dimension of the rows only if it is the first of all tensors.
     let all = || inputs.iter().chain(&outputs);
-    let has_rows = all().all(|tensor| signature.rows_of(&tensor.name) == RowDimension::At(0));
+    let has_rows = all().all(|tensor| is_first(&tensor.name));
     let tensor = |tensor: &TensorMetadata| TensorConfig {
         name: tensor.name.clone(),
         data_type: format!("TYPE_{}", if tensor.datatype == "BYTES" { "STRING" } else { &tensor.datatype }),
@@ -63,7 +84,7 @@ pub fn model_config(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelConf
     Ok(ModelConfig {
         name,
         platform,
-        backend: "onnxruntime".into(),
+        backend: if signature.is_some() { "onnxruntime" } else { PLATFORM_OF_CHAINS }.into(),
         max_batch_size: if has_rows { served.config.model.max_instances.get() } else { 0 },
         input: inputs.iter().map(tensor).collect(),
         output: outputs.iter().map(tensor).collect(),
@@ -107,14 +128,14 @@ fn described<'a>(
     Ok((name, snapshot.stable_or_newest(name.as_str())?, versions))
 }
 
-/// Describes the columns that a pipeline takes and answers. `None` if it takes no columns.
-fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
+/// Describes the columns that a version takes and answers. `None` if it takes no columns. `signature` is that of its model.
+fn pipeline_metadata(interface: &Interface<'_>, signature: Option<&Signature>) -> Option<PipelineMetadata> {
     let tensor = |name: &str, dtype: DType, shape: Vec<i64>| TensorMetadata {
         name: name.to_owned(),
         datatype: datatype(dtype).unwrap_or("SEQUENCE").into(),
         shape,
     };
-    let form = pipeline.preprocessor.instance_form()?;
+    let form = interface.instance_form()?;
     let inputs: Vec<TensorMetadata> = match &form {
         InstanceForm::Value { column, elements: Elements::Named(names) } => {
             names.iter().map(|name| tensor(name, column.spec.dtype, vec![-1])).collect()
@@ -126,10 +147,11 @@ fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
             form.columns().iter().map(column).collect()
         }
     };
-    let outputs = column_specs(&pipeline.postprocessor.prediction_kind());
+    let outputs = column_specs(&interface.prediction_kind());
     let outputs = outputs.iter().map(|spec| tensor(&spec.name, spec.dtype, vec![-1; spec.dimensions])).collect();
-    let is_input =
-        |column: &TensorMetadata| pipeline.model.signature().inputs.iter().any(|input| *input.name == *column.name);
+    let is_input = |column: &TensorMetadata| {
+        signature.is_some_and(|signature| signature.inputs.iter().any(|input| *input.name == *column.name))
+    };
     let content = inputs.iter().all(is_input).then_some("pipeline".into());
     Some(PipelineMetadata { content, inputs, outputs })
 }

@@ -10,13 +10,14 @@ use super::admit::Admitted;
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
+use super::steps::StepTimings;
 use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
 use crate::monitor::Delivery;
-use crate::pipeline::{Origin, Prediction, PredictionKind, Prepared, instances_of};
-use crate::registry::ServedVersion;
+use crate::pipeline::{Origin, Pipeline, Prediction, PredictionKind, Prepared, instances_of};
+use crate::registry::{ServedPipeline, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
@@ -33,6 +34,8 @@ pub struct Answer<T> {
     pub version: Arc<ServedVersion>,
     /// Duration of each stage.
     pub timings: Timings,
+    /// Duration of each stage of each step, if the version is a chain.
+    pub steps: Vec<StepTimings>,
     /// Guard to drop when the first byte of the response is written.
     pub delivery: Delivery,
 }
@@ -68,10 +71,20 @@ impl Admitted {
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
         let recorded = self.version.recorder.request();
-        match self.run_stages(&mut clock, request, threads, encode).await {
+        let mut steps = Vec::new();
+        let done = match &self.version.work {
+            Work::Pipeline(pipeline) => self.run_stages(pipeline, &mut clock, request, threads, encode).await,
+            Work::Chain(chain) => {
+                // Boxed, so that a request to a model does not carry the memory of a chain.
+                let done = Box::pin(self.run_steps(chain, &mut clock, request, threads, encode, &mut steps)).await;
+                steps.iter().for_each(|step| clock.include(&step.timings));
+                done
+            }
+        };
+        match done {
             Ok(encoded) => {
                 let delivery = recorded.succeeded(&clock);
-                Ok(Answer { encoded, timings: clock.timings(), version: self.version, delivery })
+                Ok(Answer { encoded, timings: clock.timings(), steps, version: self.version, delivery })
             }
             Err(error) => {
                 recorded.failed(&clock, &error);
@@ -82,12 +95,12 @@ impl Admitted {
 
     async fn run_stages<R: EncodedRequest, T: Send + 'static>(
         &self,
+        ServedPipeline { stages: Pipeline { model, .. }, costs, .. }: &ServedPipeline,
         clock: &mut StageClock,
         request: Arriving<'_, R>,
         threads: &BlockingThreads,
         encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (model, costs) = (&self.version.pipeline.model, &self.version.costs);
         let request = clock.receive(request).await?;
 
         let (version, size) = (Arc::clone(&self.version), request.size());
@@ -109,13 +122,15 @@ impl Admitted {
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
-                let encoded = encode(Output::Predictions(&predictions), form, &version)?;
+                let encoded =
+                    encode(Output::Predictions { predictions: &predictions, made_by: &version }, form, &version)?;
                 version.recorder.observe(features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
                 let observed = observations(&version, &outputs, rows, deadline);
-                let outputs = outputs_of(answered(&version, outputs), &names, version.pipeline.model.signature())?;
+                let outputs =
+                    outputs_of(answered(&version, outputs)?, &names, pipeline_of(&version)?.model.signature())?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
                 version.recorder.observe(features, observed.into_iter());
                 Ok(encoded)
@@ -129,15 +144,15 @@ impl Admitted {
 
 /// Turns the input of a request into the inputs of the model.
 fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Result<PreparedRequest> {
-    let pipeline = &version.pipeline;
+    let pipeline = pipeline_of(version)?;
     let prepared = match input {
-        Input::Instances(instances) => pipeline.preprocessor.transform(instances, deadline)?,
+        Input::Instances { instances, .. } => pipeline.preprocessor.transform(instances, deadline)?,
         Input::Rows { rows, memory } => {
             let form = pipeline.preprocessor.instance_form();
             let instances = instances_of(&rows, form.as_ref(), version.config.model.max_instances, memory)?;
             pipeline.preprocessor.transform(instances.json(), deadline)?
         }
-        Input::Media { media_type, bytes } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
+        Input::Media { media_type, bytes, .. } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
         Input::Named(named) => return prepare_named(version, named, deadline),
     };
     Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None, held: None })
@@ -146,7 +161,8 @@ fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Res
 /// Turns named tensors into the inputs of the model: by themselves, or as columns of the pipeline.
 fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Deadline) -> Result<PreparedRequest> {
     let NamedRequest { inputs, outputs, content, timeout, priority, memory } = named;
-    let (preprocessor, signature) = (&version.pipeline.preprocessor, version.pipeline.model.signature());
+    let Pipeline { preprocessor, model, .. } = pipeline_of(version)?;
+    let signature = model.signature();
     let held = Some(memory.hold(inputs.iter().map(NamedInput::decoded_bytes).fold(0, usize::saturating_add))?);
     let form = match content {
         Content::Model => None,
@@ -178,15 +194,20 @@ fn without_columns() -> Error {
     Error::InvalidInput("the instances of this model have no columns; send the inputs of the model itself".to_owned())
 }
 
+/// Returns the stages of a version that is not a chain.
+fn pipeline_of(version: &ServedVersion) -> Result<&Pipeline> {
+    version.pipeline().ok_or_else(|| Error::internal("the stages of a chain"))
+}
+
 /// Turns the outputs of the model into predictions, one for each row.
-fn decode(
+pub(super) fn decode(
     version: &ServedVersion,
     outputs: &Tensors,
     origin: &Origin,
     rows: usize,
     deadline: Deadline,
 ) -> Result<Vec<Prediction>> {
-    let predictions = version.pipeline.postprocessor.decode_until(outputs, origin, deadline)?;
+    let predictions = pipeline_of(version)?.postprocessor.decode_until(outputs, origin, deadline)?;
     match predictions.len() {
         made if made == rows => Ok(predictions),
         made => Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances"))),
@@ -196,7 +217,7 @@ fn decode(
 /// Returns what is monitored of the outputs of a request for tensors: the same as of a prediction, where it is one class or a
 /// few numbers. Outputs that are no prediction, such as scores that are NaN, are not counted.
 fn observations(version: &ServedVersion, outputs: &Tensors, rows: usize, deadline: Deadline) -> Vec<Observation> {
-    match version.pipeline.postprocessor.prediction_kind() {
+    match version.prediction_kind() {
         // Their predictions are not monitored, or copy the outputs.
         PredictionKind::Other | PredictionKind::Embedding => Vec::new(),
         PredictionKind::Class(_) | PredictionKind::Value | PredictionKind::Values(_) | PredictionKind::Anomaly => {
@@ -207,9 +228,9 @@ fn observations(version: &ServedVersion, outputs: &Tensors, rows: usize, deadlin
 }
 
 /// Keeps the outputs that answers are made of. Only their rows are known to be independent of the other rows of a run.
-fn answered(version: &ServedVersion, outputs: Tensors) -> Tensors {
-    match version.pipeline.postprocessor.answered() {
+fn answered(version: &ServedVersion, outputs: Tensors) -> Result<Tensors> {
+    Ok(match pipeline_of(version)?.postprocessor.answered() {
         Some(names) => outputs.keep(|name| names.iter().any(|answered| **answered == *name)),
         None => outputs,
-    }
+    })
 }

@@ -10,13 +10,19 @@ use crate::budget::MemoryBudget;
 use crate::error::Result;
 use crate::model::Priority;
 use crate::pipeline::{NamedRows, Prediction};
+use crate::registry::ServedVersion;
 use crate::tensor::{DType, Data, Shape};
 
 /// Input of a prediction.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// Instances: a JSON array that is not parsed yet. The preprocessor turns them into tensors.
-    Instances(&'a RawValue),
+    Instances {
+        /// The array.
+        instances: &'a RawValue,
+        /// Memory that copies are charged to.
+        memory: &'a MemoryBudget,
+    },
     /// Rows of named values, such as columns or CSV. They become instances, and the preprocessor turns these into
     /// tensors.
     Rows {
@@ -31,6 +37,8 @@ pub enum Input<'a> {
         media_type: &'static str,
         /// The bytes of the instance.
         bytes: &'a [u8],
+        /// Memory that copies are charged to.
+        memory: &'a MemoryBudget,
     },
     /// Named tensors: inputs of the model itself, or columns that the preprocessor reads.
     Named(NamedRequest<'a>),
@@ -108,7 +116,12 @@ pub enum Elements<'a> {
 #[derive(Debug)]
 pub enum Output<'a> {
     /// A prediction for each instance.
-    Predictions(&'a [Prediction]),
+    Predictions {
+        /// The predictions.
+        predictions: &'a [Prediction],
+        /// The version that made them: of a chain, that of its last step if its answer is the prediction of this step.
+        made_by: &'a ServedVersion,
+    },
     /// The outputs that were asked for: of the model itself, or the predictions as columns.
     Named(&'a [NamedOutput]),
 }

@@ -7,6 +7,8 @@
 //! A protocol decodes a body to an [`Input`] and encodes an [`Output`]. Decoding is a part of preprocessing, and
 //! encoding of postprocessing; each runs on the same thread as its stage. Inference does not depend on a wire format.
 //!
+//! - `chain.rs` runs the steps of a chain, each as a request to its own version.
+//! - `steps.rs` has what admission and inference know of the steps of a chain.
 //! - `named_tensors.rs` reads named tensors as inputs of the model, and `pipeline_columns.rs` as columns of the pipeline.
 //!   `prediction_columns.rs` turns predictions into columns.
 //! - `describe.rs` describes models and their statistics, as the Open Inference Protocol does over REST and gRPC.
@@ -14,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod chain;
 mod describe;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -22,9 +25,11 @@ mod input;
 mod named_tensors;
 mod pipeline_columns;
 mod prediction_columns;
+mod steps;
 
 pub use self::admit::{Admitted, Head, admit};
 pub use self::describe::{Reasons, check_ready, model_config, model_metadata, repository_index, statistics};
 pub use self::infer::{Answer, Arriving};
 pub use self::input::{Content, Elements, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};
 pub use self::prediction_columns::{ColumnSpec, PREDICTION, PREDICTION_ID, column_specs, prediction_columns};
+pub use self::steps::StepTimings;

@@ -111,7 +111,7 @@ async fn the_duration_of_a_run_is_known_for_lengths_that_are_known() {
         let app = App::build_with(config, parts).await.unwrap();
         let snapshot = app.catalog().snapshot();
         let version = snapshot.versions().next().unwrap();
-        assert_eq!(version.pipeline.model.typical_run(1).is_some(), is_known, "{model_toml}");
+        assert_eq!(version.pipeline().unwrap().model.typical_run(1).is_some(), is_known, "{model_toml}");
     }
     let model_toml = with_lengths("[1, 9600, 960]");
     let repository =

@@ -31,6 +31,7 @@ use tonic::transport::Channel;
 use tonic::{Code, IntoRequest, IntoStreamingRequest, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::chains::{TAG, texts, with_chain};
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
 use crate::harness::{PATIENCE, PLAIN, Repository, TestApp, runtime, until};
 use crate::prometheus::even_baseline;
@@ -1017,4 +1018,32 @@ async fn large_messages_pass_in_both_directions() {
         assert_eq!(client.infer(request).await.unwrap().raw_output_contents, std::slice::from_ref(&bytes));
     }
     until(async || (app.metric("leeway_body_memory_bytes").await == 0.0).then_some(())).await;
+}
+
+/// A chain takes the columns of its first step, and answers with those of its last step.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_called_like_a_model() {
+    let app = TestApp::with(with_chain(texts(), "tag", TAG).config()).await;
+    let client = Client::of(&app).await;
+    let asked = ModelMetadataRequest { name: "tag".to_owned(), version: String::new() };
+    let metadata: ModelMetadataResponse = client.ask("ModelMetadata", asked).await.unwrap();
+    assert_eq!(metadata.platform, "leeway_chain");
+    let text = "cancelled as Monday";
+    let mut column = input(&metadata.inputs[0].name, "BYTES", &[1]);
+    let contents = InferTensorContents { bytes_contents: vec![text.to_owned().into()], ..Default::default() };
+    column.contents = Some(contents);
+    let request = ModelInferRequest { model_name: "tag".to_owned(), inputs: vec![column], ..Default::default() };
+    let answer = client.infer(request).await.unwrap();
+    let label = answer.outputs.iter().position(|output| output.name == "label").unwrap();
+    let body = serde_json::json!({ "instances": [text] }).to_string();
+    let expected = app.predict("/v1/models/tag:predict", body).await.predictions()[0]["label"].clone();
+    // The length of the text, and the text.
+    assert_eq!(answer.raw_output_contents[label][4..], *expected.as_str().unwrap().as_bytes());
+    let wrong = ModelInferRequest {
+        model_name: "tag".to_owned(),
+        inputs: vec![input("vector", "FP32", &[1, 1])],
+        raw_input_contents: vec![vec![0; 4].into()],
+        ..ModelInferRequest::default()
+    };
+    assert_eq!(client.infer(wrong).await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -14,6 +14,8 @@ mod bad_input;
 mod baseline;
 mod budget;
 mod bytes;
+mod chain_limits;
+mod chains;
 mod changes;
 mod classes;
 mod clients;

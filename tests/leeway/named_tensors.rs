@@ -74,7 +74,7 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
     };
     let encode = move |output: Output<'_>, (), _: &ServedVersion| match output {
         Output::Named(outputs) => outputs.iter().map(tensor).collect(),
-        Output::Predictions(_) => Err(Error::internal("tensors were answered with predictions")),
+        Output::Predictions { .. } => Err(Error::internal("tensors were answered with predictions")),
     };
     admitted.infer(pin!(async { Ok(Named(inputs)) }), &threads, encode).await
 }

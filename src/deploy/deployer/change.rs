@@ -114,6 +114,9 @@ impl Deployer {
         if is_newer || !self.is_loaded(&next) {
             return Ok(Attempt::Overtaken(if is_newer { now } else { present }));
         }
+        if !is_rollback {
+            self.refuse_misfits(&next)?;
+        }
         match self.write(&next).await {
             Ok(Appended::Written) => {
                 fail::fail_point!("change::in_the_journal");
@@ -261,11 +264,13 @@ impl Deployer {
         // A version that is about to be deployed must not be unloaded.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
+        let chain = state.chain_that_names(name, version).cloned();
         let model = state.model(name)?;
         if !model.is_on_disk(version) && !model.versions.contains_key(&version) {
             return Err(model.unknown(version).into());
         }
-        if let Some(need) = why_needed(&model.deployment, version) {
+        let is_named = || chain.map(|chain| format!("is named by a step of the chain {chain}"));
+        if let Some(need) = why_needed(&model.deployment, version).or_else(is_named) {
             return Err(OperatorError::ChangeRefused(format!(
                 "version {version} of model {name} is not unloaded: it {need}"
             )));

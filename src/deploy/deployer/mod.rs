@@ -20,10 +20,12 @@
 //! | `change.rs` | changes of the deployment, and holds |
 //! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
 //! | `withdraw.rs` | unloads and loads of whole models |
+//! | `chains.rs` | chains of models: which can be served, and changes that would take one out of service |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
 mod advance;
+mod chains;
 mod change;
 mod load;
 mod publish;

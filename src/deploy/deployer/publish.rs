@@ -1,41 +1,25 @@
 //! Publishes the snapshot for new requests, and the metrics of deployments.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::Deployer;
-use super::state::{State, Unserved};
+use super::chains::unserved_chains;
+use super::state::{ModelState, State};
 use crate::api::admin::Deployment;
-use crate::identity::{ModelName, Version};
+use crate::identity::Version;
 use crate::monitor::DeployedShare;
-use crate::registry::{ServedModel, ServedVersion, Snapshot};
+use crate::registry::{ServedModel, Snapshot};
 
 impl Deployer {
     /// Publishes a snapshot of the loaded versions and the deployments for new requests.
     pub(super) fn publish(&self, state: &mut State) {
-        let mut models = BTreeMap::new();
-        let wrong = || Unserved { is_transient: false, reason: "its model.toml is wrong".to_owned() };
-        let mut unserved: BTreeMap<ModelName, Unserved> =
-            state.without_config.keys().map(|name| (name.clone(), wrong())).collect();
-        for (name, model) in &state.models {
-            if let Some(why) = model.why_unserved() {
-                unserved.insert(name.clone(), why);
-                continue;
+        let (mut models, mut unserved) = state.served_models();
+        for (name, served) in &models {
+            if let Some(model) = state.models.get(name) {
+                self.show_shares(model, served);
             }
-            let versions: BTreeMap<Version, Arc<ServedVersion>> =
-                model.all_served().map(|served| (served.version, Arc::clone(served))).collect();
-            let Deployment { traffic, stable, generation, deployed_at, .. } = &model.deployment;
-            let shown = |(version, _): (&Version, &Arc<ServedVersion>)| DeployedShare {
-                version: version.to_string(),
-                ratio: traffic.share(*version).ratio(),
-                deployed_at: deployed_at.get(version).map(|at| at.as_duration().as_secs_f64()),
-                is_altered: model.altered(*version).is_some(),
-            };
-            let shares = versions.iter().map(shown).collect();
-            self.loader.monitor.deployments().deployed(name.as_str(), *generation, shares);
-            let description = versions.values().next_back().and_then(|version| version.config.description.clone());
-            let (split, stable) = (traffic.clone(), *stable);
-            models.insert(name.clone(), ServedModel { description, versions, stable, split });
+        }
+        for (name, problem) in unserved_chains(&models, &unserved, state) {
+            models.remove(&name);
+            unserved.insert(name, problem);
         }
         let deployments = self.loader.monitor.deployments();
         models.keys().for_each(|name| deployments.set_served(name.as_str(), true));
@@ -56,5 +40,18 @@ impl Deployer {
         state.unserved = unserved;
         let default_model = self.repository.default_model.clone().or_else(|| state.only_deployed().cloned());
         self.catalog.publish(Snapshot::new(models, reasons, default_model));
+    }
+
+    /// Updates the metrics of a model's deployment.
+    fn show_shares(&self, model: &ModelState, served: &ServedModel) {
+        let Deployment { model: name, generation, deployed_at, .. } = &model.deployment;
+        let shown = |version: &Version| DeployedShare {
+            version: version.to_string(),
+            ratio: served.split.share(*version).ratio(),
+            deployed_at: deployed_at.get(version).map(|at| at.as_duration().as_secs_f64()),
+            is_altered: model.altered(*version).is_some(),
+        };
+        let shares = served.versions.keys().map(shown).collect();
+        self.loader.monitor.deployments().deployed(name.as_str(), *generation, shares);
     }
 }

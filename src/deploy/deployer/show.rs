@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Deployer;
-use super::state::{ModelState, VersionRecord};
+use super::state::{ModelState, Unserved, VersionRecord};
 use crate::api::admin::{Deployment, ModelStatus, Overview, VersionStatus};
 use crate::config::SessionPlace;
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
+use crate::registry::{Findings, ServedVersion};
 
 impl Deployer {
     /// Returns the current status of all models.
@@ -19,14 +20,16 @@ impl Deployer {
         };
         Overview {
             loading: state.models.iter().flat_map(loading).collect(),
-            models: state.models.values().map(status).collect(),
+            models: state.models.iter().map(|(name, model)| status(model, state.why_unserved(name))).collect(),
             problems: state.problems.texts(),
         }
     }
 
     /// Returns the current status of a model.
     pub fn model(&self, name: &ModelName) -> Result<ModelStatus> {
-        self.state.lock().model(name).map(|model| status(model))
+        let mut state = self.state.lock();
+        let unserved = state.why_unserved(name);
+        state.model(name).map(|model| status(model, unserved))
     }
 
     /// Returns the current status of a version.
@@ -44,11 +47,11 @@ impl Deployer {
     }
 }
 
-fn status(model: &ModelState) -> ModelStatus {
+fn status(model: &ModelState, unserved: Option<Unserved>) -> ModelStatus {
     let versions: BTreeSet<Version> = model.on_disk.versions.keys().chain(model.versions.keys()).copied().collect();
     ModelStatus {
         model: model.on_disk.name.clone(),
-        unserved: model.why_unserved().map(|why| why.reason),
+        unserved: unserved.map(|why| why.reason),
         deployment: model.deployment.clone(),
         config_problem: model.on_disk.config.as_ref().err().map(ToString::to_string),
         deployment_problem: model.deployment_problem.clone(),
@@ -73,11 +76,17 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         loaded_at: served.map(|served| served.loaded_at),
         load_ms: served.map(|served| u64::try_from(served.load_took.as_millis()).unwrap_or(u64::MAX)),
         sessions: served.map(|served| served.place).filter(|place| *place != SessionPlace::Server),
-        batching: served.map(|served| served.pipeline.model.sharing().status()),
-        remarks: served.map(|served| served.findings.all_remarks()).unwrap_or_default(),
-        sha256: manifest.as_ref().map(|manifest| manifest.identity()),
+        batching: served.and_then(|served| Some(served.pipeline()?.model.sharing().status())),
+        remarks: served.map(|served| remarks(served)).unwrap_or_default(),
+        sha256: served.map(|served| served.sha256).or_else(|| manifest.as_ref().map(|manifest| manifest.identity())),
         reload_problem: lifecycle.failure().filter(|_| served.is_some()).map(|failure| failure.problem.clone()),
         altered: model.altered(version).cloned(),
         manifest,
     }
+}
+
+/// Returns the findings about a version, or the steps of a chain.
+fn remarks(served: &ServedVersion) -> Vec<String> {
+    let of_steps = served.chain().map(|chain| vec![chain.describe()]);
+    of_steps.unwrap_or_else(|| served.findings().map(Findings::all_remarks).unwrap_or_default())
 }

@@ -71,7 +71,7 @@ impl Deployer {
     fn refuse_unserved(&self) -> Result<(), SetupError> {
         let state = self.state.lock();
         for (name, model) in &state.models {
-            let Some(why) = model.why_unserved() else { continue };
+            let Some(why) = state.why_unserved(name) else { continue };
             let missing = model.deployment.serving_versions().find(|version| !model.is_loaded(*version));
             let failure = missing.and_then(|version| Some((version, model.failure(version)?)));
             let error = match (failure, missing) {

@@ -12,7 +12,7 @@ use crate::deploy::reconcile::{Hold, LoadState};
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
-use crate::registry::ServedVersion;
+use crate::registry::{ServedModel, ServedVersion};
 
 /// The reason why a model is not served, after an operator has unloaded it.
 pub(super) const UNLOADED: &str = "an operator has unloaded it";
@@ -50,6 +50,8 @@ pub(super) struct ModelState {
     pub(super) holds: BTreeMap<Version, Hold>,
     /// True if an operator has unloaded the whole model.
     pub(super) is_withdrawn: bool,
+    /// Versions that steps of chains name.
+    pub(super) named_by_chains: BTreeSet<Version>,
     /// Versions that pending changes are about to deploy, one entry for each change.
     pub(super) changing: Vec<Version>,
     /// Held while the files of its versions are compared with what was loaded.
@@ -133,6 +135,34 @@ impl State {
         Err(Error::UnknownModel { model: name.to_string(), known })
     }
 
+    /// Returns the reason why a model is not served; `None` if it is served. A chain may have loaded and not be served, because of
+    /// its steps.
+    pub(super) fn why_unserved(&self, name: &ModelName) -> Option<Unserved> {
+        let model = self.models.get(name)?;
+        let of_steps = || self.unserved.get(name).filter(|_| !model.config.steps.is_empty()).cloned();
+        model.why_unserved().or_else(of_steps)
+    }
+
+    /// Returns the models that are loaded, and the reasons why others are not served. Steps of chains are not checked.
+    pub(super) fn served_models(&self) -> (BTreeMap<ModelName, ServedModel>, BTreeMap<ModelName, Unserved>) {
+        let wrong = || Unserved { is_transient: false, reason: "its model.toml is wrong".to_owned() };
+        let mut models = BTreeMap::new();
+        let mut unserved: BTreeMap<ModelName, Unserved> =
+            self.without_config.keys().map(|name| (name.clone(), wrong())).collect();
+        for (name, model) in &self.models {
+            if let Some(why) = model.why_unserved() {
+                unserved.insert(name.clone(), why);
+                continue;
+            }
+            let versions: BTreeMap<Version, Arc<ServedVersion>> =
+                model.all_served().map(|served| (served.version, Arc::clone(served))).collect();
+            let description = versions.values().next_back().and_then(|version| version.config.description.clone());
+            let (split, stable) = (model.deployment.traffic.clone(), model.deployment.stable);
+            models.insert(name.clone(), ServedModel { description, versions, stable, split });
+        }
+        (models, unserved)
+    }
+
     /// Returns the deployed model, served or not, if there is only one. A new model that cannot be loaded does not
     /// count.
     pub(super) fn only_deployed(&self) -> Option<&ModelName> {
@@ -173,6 +203,7 @@ impl ModelState {
             versions: BTreeMap::new(),
             holds: BTreeMap::new(),
             is_withdrawn: false,
+            named_by_chains: BTreeSet::new(),
             changing: Vec::new(),
             comparing: Arc::default(),
         }
@@ -244,10 +275,13 @@ impl ModelState {
     }
 
     /// Returns the versions that must be loaded: those of the deployment, of a newer deployment that is to be taken
-    /// over, and of pending changes.
+    /// over, of pending changes, and those that chains name.
     pub(super) fn needed(&self) -> BTreeSet<Version> {
         let newer = self.newer.iter().flat_map(|newer| newer.serving_versions());
-        self.deployment.required_versions().chain(newer).chain(self.changing.iter().copied()).collect()
+        let named =
+            self.named_by_chains.iter().filter(|version| self.is_on_disk(**version) || self.is_loaded(**version));
+        let others = self.changing.iter().chain(named).copied();
+        self.deployment.required_versions().chain(newer).chain(others).collect()
     }
 
     /// Returns the reason why the model is not served; `None` if it is served.

@@ -104,6 +104,7 @@ impl Deployer {
                 model.newer = newer.cloned();
             }
         }
+        state.note_named_versions();
         self.show_problems(&mut state, problems);
         self.publish(&mut state);
     }

@@ -33,7 +33,9 @@ impl Deployer {
             model.is_withdrawn = false;
         }
         self.reload().await;
-        match self.state.lock().model(name)?.why_unserved() {
+        let mut state = self.state.lock();
+        state.model(name)?;
+        match state.why_unserved(name) {
             None => Ok(()),
             Some(why) => Err(Error::ModelUnavailable { model: name.clone(), reason: why.reason }.into()),
         }

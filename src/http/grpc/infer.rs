@@ -99,11 +99,11 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
         let head = AnswerHead { model: version.model.as_str(), version: version.version.to_string(), id };
         let frame = match output {
             Output::Named(outputs) => grpc::infer_response(form, head, outputs)?,
-            Output::Predictions(predictions) => {
+            Output::Predictions { predictions, made_by } => {
                 let id = |index: usize, prediction: &Prediction| {
-                    feedback.sign(unique, index, version.key, prediction.observation())
+                    feedback.sign(unique, index, made_by.key, prediction.observation())
                 };
-                let kind = version.pipeline.postprocessor.prediction_kind();
+                let kind = made_by.prediction_kind();
                 grpc::infer_response(form, head, &prediction_columns(&kind, predictions, id, &names)?)?
             }
         };

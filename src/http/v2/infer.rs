@@ -47,11 +47,11 @@ pub(super) async fn infer(state: Arc<HttpState>, request: AdmittedRequest) -> Re
     let encode = move |output: Output<'_>, form: AnswerForm, version: &ServedVersion| {
         let (text, json_length) = match output {
             Output::Named(outputs) => encoded(outputs, &form, version)?,
-            Output::Predictions(predictions) => {
+            Output::Predictions { predictions, made_by } => {
                 let id = |index: usize, prediction: &Prediction| {
-                    feedback.sign(unique, index, version.key, prediction.observation())
+                    feedback.sign(unique, index, made_by.key, prediction.observation())
                 };
-                let kind = version.pipeline.postprocessor.prediction_kind();
+                let kind = made_by.prediction_kind();
                 encoded(&prediction_columns(&kind, predictions, id, &form.names())?, &form, version)?
             }
         };
@@ -72,7 +72,8 @@ pub(super) async fn infer(state: Arc<HttpState>, request: AdmittedRequest) -> Re
             let media_type = if json_length.is_some() { "application/octet-stream" } else { "application/json" };
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             headers.extend(json_length.map(|length| (INFERENCE_HEADER_CONTENT_LENGTH, HeaderValue::from(length))));
-            json_answer::describe(&mut response, &answer.version, &answer.timings, answer.delivery);
+            let timings = (&answer.timings, &*answer.steps);
+            json_answer::describe(&mut response, &answer.version, timings, answer.delivery);
             Ok(response)
         }
         Err(error) => {
