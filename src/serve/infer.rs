@@ -68,7 +68,11 @@ impl Admitted {
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
         let recorded = self.version.recorder.request();
-        match self.run_stages(&mut clock, request, threads, encode).await {
+        let done = self.run_stages(&mut clock, request, threads, encode).await;
+        if let Some(notes) = &self.notes {
+            notes.ended(clock.timings());
+        }
+        match done {
             Ok(encoded) => {
                 let delivery = recorded.succeeded(&clock);
                 Ok(Answer { encoded, timings: clock.timings(), version: self.version, delivery })
@@ -100,6 +104,9 @@ impl Admitted {
             clock.end_within(timeout);
         }
         let rows = inputs.rows();
+        if let Some(notes) = &self.notes {
+            notes.prepared(rows);
+        }
         let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority))?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;

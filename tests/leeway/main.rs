@@ -6,6 +6,7 @@ mod feedback;
 mod gate;
 mod harness;
 
+mod access_log;
 mod addresses;
 mod api;
 mod api_keys;
@@ -24,6 +25,7 @@ mod cors;
 mod crash;
 mod custom_operators;
 mod data_formats;
+mod demo;
 mod deployment;
 mod detectors;
 mod documentation;
