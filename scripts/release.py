@@ -2,6 +2,7 @@
 """The steps of a release that are more than one command. `.github/workflows/release.yml` and `make dist` run them.
 
     release.py version                     the version in Cargo.toml
+    release.py system                      the name of this system, as in x86_64-linux
     release.py check [TAG]                 that a release can be made: the tag is the version, and the changelog has it
     release.py notes [VERSION]             the section of the changelog: of VERSION, or of what is not released yet
     release.py split PROGRAM FOLDER        the program without debug information, and this information apart, in FOLDER
@@ -144,6 +145,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     steps.add_parser("version")
+    steps.add_parser("system")
     steps.add_parser("check").add_argument("tag", nargs="?", default="")
     steps.add_parser("notes").add_argument("version", nargs="?", default=UNRELEASED)
     for name in ("split", "archive"):
@@ -155,6 +157,8 @@ def main():
     match asked.step:
         case "version":
             print(version())
+        case "system":
+            print(system())
         case "check":
             check(asked.tag)
         case "notes":

@@ -54,6 +54,7 @@ mod overload;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;
+mod release;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]
