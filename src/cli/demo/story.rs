@@ -70,14 +70,16 @@ impl Story {
              {MODEL}: from six columns of a table to the species of a penguin.\n   \
              for clients    http://{data} (its API: http://{data}/docs)\n   \
              for operators  http://{admin}\n   \
-             its files      {folder}\n"
+             its files      {folder}\n   \
+             In another terminal, `export LEEWAY_ADMIN__LISTEN={admin}` lets the commands\n   \
+             below find it.\n"
         )?;
         let overview: Overview = self.server.get("/models")?;
         for version in overview.models.iter().flat_map(|model| &model.versions) {
             let manifest = version.manifest.as_deref();
             let description = manifest.and_then(|manifest| manifest.description.as_deref()).unwrap_or_default();
             let (number, share) = (version.version, version.traffic_percent);
-            writeln!(self.out, "   Version {number} ({description}) gets {share} % of the requests.")?;
+            writeln!(self.out, "   Version {number} ({description}) gets {share} of the requests.")?;
         }
         Ok(())
     }
@@ -88,8 +90,9 @@ impl Story {
         write!(
             self.out,
             "\n2. Traffic, and labels\n\n   \
-             $ curl http://{data}/v1/models/{MODEL}:predict -H 'content-type: application/json' \\\n     \
-             -d '{{\"instances\": [{columns}\n     {rest}]}}'\n\n   \
+             $ curl http://{data}/v1/models/{MODEL}:predict \\\n       \
+             -H 'content-type: application/json' \\\n       \
+             -d '{{\"instances\":[{columns}\n         {rest}]}}'\n\n   \
              Each prediction has an id. When the true species is known, it is sent back with\n   \
              the id (POST /feedback), so that the server knows how often it was right.\n"
         )?;
@@ -277,7 +280,7 @@ pub(super) fn end(kept: Option<&Path>, told: Result<()>) -> Result<()> {
         "What to try next:\n\n  \
          leeway serve model.onnx     a model of yours, at once\n  \
          leeway init model.onnx      a folder for it, with its settings in a file\n  \
-         leeway demo --keep          the demo again; its files stay, for leeway history, status, verify\n"
+         leeway demo --keep          the demo again; its files stay, and can be served\n"
     )?;
     Ok(())
 }
