@@ -33,7 +33,6 @@ debug-info: onnxruntime ## Build target/debug-info/leeway as `make build` does, 
 
 dist: debug-info ## Build what a release consists of on this system, into dist/: the archive, and the debug information
 	@$(PYTHON) scripts/release.py archive target/debug-info/leeway dist
-	@tar -czf dist/leeway-$(IMAGE_VERSION)-$$($(PYTHON) scripts/release.py system)-debug-info.tar.gz -C target/debug-info $$(cd target/debug-info && ls -d leeway.*)
 
 bench: bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
 

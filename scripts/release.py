@@ -2,11 +2,11 @@
 """The steps of a release that are more than one command. `.github/workflows/release.yml` and `make dist` run them.
 
     release.py version                     the version in Cargo.toml
-    release.py system                      the name of this system, as in x86_64-linux
     release.py check [TAG]                 that a release can be made: the tag is the version, and the changelog has it
     release.py notes [VERSION]             the section of the changelog: of VERSION, or of what is not released yet
     release.py split PROGRAM FOLDER        the program without debug information, and this information apart, in FOLDER
-    release.py archive PROGRAM FOLDER      leeway-VERSION-SYSTEM.tar.gz, with the program, ONNX Runtime and the models
+    release.py archive PROGRAM FOLDER      leeway-VERSION-SYSTEM.tar.gz, with the program, ONNX Runtime and the models; and
+                                           leeway-debug-info-VERSION-SYSTEM.tar.gz, if `split` put that beside PROGRAM
     release.py checksums FOLDER            SHA256SUMS of all files in FOLDER
 """
 
@@ -110,25 +110,39 @@ def archived(program):
                 yield str(file.relative_to(ROOT)), file
 
 
-def archive(program, folder):
-    """Writes an archive that runs where it is unpacked. The same files always make the same archive."""
-    name = f"leeway-{version()}-{system()}"
+def debug_information(program):
+    """Returns the files that `split` puts beside a program, as pairs of their place in an archive and their place here."""
+    for beside in sorted(program.parent.glob(f"{program.name}.*")):
+        files = sorted(beside.rglob("*")) if beside.is_dir() else [beside]
+        yield from ((str(file.relative_to(program.parent)), file) for file in files if file.is_file())
+
+
+def packed(name, files, folder):
+    """Writes an archive with these files below its name. The same files always make the same archive."""
     folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.tar.gz"
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as packed:
-        for place, file in archived(program):
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for place, file in files:
             entry = tarfile.TarInfo(f"{name}/{place}")
             if file.is_symlink():
                 entry.type, entry.linkname = tarfile.SYMTYPE, str(file.readlink())
-                packed.addfile(entry)
+                archive.addfile(entry)
                 continue
             data = file.read_bytes()
             entry.size, entry.mode = len(data), 0o755 if place.startswith("bin/") else 0o644
-            packed.addfile(entry, io.BytesIO(data))
-    target = folder / f"{name}.tar.gz"
-    with target.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
-        packed.write(content.getvalue())
+            archive.addfile(entry, io.BytesIO(data))
+    with target.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as compressed:
+        compressed.write(content.getvalue())
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+def archive(program, folder):
+    """Writes the archive that runs where it is unpacked, and that of the debug information, if there is any."""
+    release = f"{version()}-{system()}"
+    packed(f"leeway-{release}", archived(program), folder)
+    if debug := list(debug_information(program)):
+        packed(f"leeway-debug-info-{release}", debug, folder)
 
 
 def checksums(folder):
@@ -145,7 +159,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     steps.add_parser("version")
-    steps.add_parser("system")
     steps.add_parser("check").add_argument("tag", nargs="?", default="")
     steps.add_parser("notes").add_argument("version", nargs="?", default=UNRELEASED)
     for name in ("split", "archive"):
@@ -157,8 +170,6 @@ def main():
     match asked.step:
         case "version":
             print(version())
-        case "system":
-            print(system())
         case "check":
             check(asked.tag)
         case "notes":

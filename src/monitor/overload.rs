@@ -44,7 +44,10 @@ struct Incident {
     /// End of the last second with refusals.
     last_unanswered: Duration,
     last_overloaded: Duration,
+    /// Counts from the first to the last second with refusals.
     total: RequestCounts,
+    /// Counts of the seconds after that.
+    after: RequestCounts,
     is_reported: bool,
 }
 
@@ -53,7 +56,7 @@ struct Incident {
 pub(super) enum OverloadEvent {
     /// Requests are refused. The counts are those of the window, which ends now.
     Began(RequestCounts),
-    /// No longer, after this time. The counts are those of the whole incident.
+    /// No longer. The counts are those from the first to the last second with refusals, which lasted so long.
     Ended(RequestCounts, Duration),
 }
 
@@ -67,22 +70,10 @@ impl OverloadWatch {
         self.window.iter().for_each(|(_, counts)| window.add(counts));
         let is_overloaded = window.is_overload();
         let Some(incident) = &mut self.incident else {
-            if is_overloaded {
-                let since = self.window.iter().find(|(_, counts)| counts.unanswered() > 0).map_or(now, |(end, _)| *end);
-                self.incident = Some(Incident {
-                    since,
-                    last_unanswered: now,
-                    last_overloaded: now,
-                    total: window,
-                    is_reported: false,
-                });
-            }
+            self.incident = is_overloaded.then(|| Incident::of(&self.window, now));
             return None;
         };
-        incident.total.add(&counts);
-        if counts.unanswered() > 0 {
-            incident.last_unanswered = now;
-        }
+        incident.add(now, &counts);
         if is_overloaded {
             incident.last_overloaded = now;
         }
@@ -97,6 +88,33 @@ impl OverloadWatch {
         let ended = OverloadEvent::Ended(incident.total, took);
         self.incident = None;
         Some(ended)
+    }
+}
+
+impl Incident {
+    /// Returns the incident that these counts show.
+    fn of(window: &VecDeque<(Duration, RequestCounts)>, now: Duration) -> Incident {
+        let mut incident = Incident {
+            since: now,
+            last_unanswered: now,
+            last_overloaded: now,
+            total: RequestCounts::default(),
+            after: RequestCounts::default(),
+            is_reported: false,
+        };
+        let mut seconds = window.iter().skip_while(|(_, counts)| counts.unanswered() == 0).peekable();
+        incident.since = seconds.peek().map_or(now, |(end, _)| *end);
+        seconds.for_each(|(end, counts)| incident.add(*end, counts));
+        incident
+    }
+
+    /// Adds the counts of a second.
+    fn add(&mut self, end: Duration, counts: &RequestCounts) {
+        self.after.add(counts);
+        if counts.unanswered() > 0 {
+            self.last_unanswered = end;
+            self.total.add(&std::mem::take(&mut self.after));
+        }
     }
 }
 
@@ -186,7 +204,8 @@ impl RequestCounts {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| format!("{} {}", in_words(reason), grouped(count)))
             .collect();
-        let expired = (self.expired > 0).then(|| format!("{} more ran out of time", grouped(self.expired)));
+        let more = if reasons.is_empty() { "" } else { " more" };
+        let expired = (self.expired > 0).then(|| format!("{}{more} ran out of time", grouped(self.expired)));
         let reasons = Some(reasons.join(", ")).filter(|reasons| !reasons.is_empty());
         let parts: Vec<String> = reasons.into_iter().chain(expired).collect();
         format!("{refused} of {requests} requests in {seconds} s ({})", parts.join("; "))
@@ -220,6 +239,11 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
     use super::*;
 
     fn counts(requests: u64, predicted: u64, overtaken: u64, expired: u64) -> RequestCounts {
@@ -251,7 +275,7 @@ mod tests {
             window.to_text(WINDOW),
             "1,240 of 5,300 requests in 10 s (predicted late 600, overtaken 640; 20 more ran out of time)"
         );
-        assert_eq!((total.refused(), total.expired), (95 * 124, 95 * 2));
+        assert_eq!(total, counts(95 * 530, 95 * 60, 95 * 64, 95 * 2));
         assert_eq!(took.as_secs(), 95);
     }
 
@@ -272,8 +296,51 @@ mod tests {
         let mut stopping = counts(500, 0, 0, 0);
         stopping.shed[ShedReason::ShuttingDown.index()] = 400;
         assert_eq!(events(std::iter::repeat_n(stopping, 100)), []);
+        assert_eq!(counts(30, 0, 0, 12).to_text(WINDOW), "0 of 30 requests in 10 s (12 ran out of time)");
         // All of few requests are an incident.
         assert!(!events(std::iter::repeat_n(counts(2, 0, 0, 2), 100)).is_empty());
+    }
+
+    /// The log of a test.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_log_has_two_lines_for_an_incident_of_all_versions_of_a_model() {
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
+        let lines = lines.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(lines, || {
+            let (calm, busy) = (counts(10, 0, 0, 0), counts(100, 20, 5, 0));
+            let mut watches = OverloadWatches::default();
+            for second in 1..=60 {
+                let churn = if second <= 20 { busy } else { calm };
+                let versions = [("churn", churn), ("digits", calm), ("churn", counts(50, 0, 0, 0))];
+                watches.look(Duration::from_secs(second), versions.into_iter());
+            }
+        });
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "WARN overload: churn refuses 250 of 1,500 requests in 10 s (predicted late 200, overtaken 50) \
+                 model=\"churn\" requests=1500 refused=250 expired=0",
+                "INFO the overload is over: churn has refused 500 of 3,000 requests in 20 s (predicted late 400, overtaken \
+                 100) model=\"churn\" requests=3000 refused=500 expired=0",
+            ]
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The steps of a release (`scripts/release.py`), and what its workflow runs.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::{Value, json};
 
 use crate::harness::{checkout, run};
 
@@ -63,16 +66,26 @@ fn the_same_files_make_the_same_archive_with_everything_that_runs() {
     let root = small_checkout(CHANGELOG);
     let program = root.path().join("leeway");
     std::fs::write(&program, "#!/bin/sh\necho runs\n").unwrap();
+    std::fs::write(root.path().join("leeway.debug"), "names and lines").unwrap();
     let pack = |folder: &str| {
         let folder = root.path().join(folder);
         let (status, text) = step(root.path(), &["archive", program.to_str().unwrap(), folder.to_str().unwrap()]);
         assert_eq!(status, 0, "{text}");
-        std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = files.collect();
+        files.sort();
+        <[PathBuf; 2]>::try_from(files).unwrap()
     };
-    let (one, two) = (pack("one"), pack("two"));
-    assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(two).unwrap());
+    let ([one, debug], two) = (pack("one"), pack("two"));
+    for (one, two) in [&one, &debug].into_iter().zip(&two) {
+        assert_eq!(std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+    }
     let name = one.file_name().unwrap().to_str().unwrap().strip_suffix(".tar.gz").unwrap();
-    assert!(name.starts_with("leeway-0.2.0-"), "{name}");
+    let release = name.strip_prefix("leeway-").unwrap();
+    assert!(release.starts_with("0.2.0-"), "{name}");
+    assert_eq!(debug.file_name().unwrap().to_str(), Some(&*format!("leeway-debug-info-{release}.tar.gz")));
+    let (_, listed) = run(Command::new("tar").arg("-tzf").arg(&debug));
+    assert_eq!(listed, format!("leeway-debug-info-{release}/leeway.debug\n"));
     let (status, listed) = run(Command::new("tar").arg("-tzf").arg(&one));
     let listed: Vec<&str> = listed.lines().map(|line| line.strip_prefix(name).unwrap()).collect();
     assert_eq!(
@@ -100,8 +113,42 @@ fn the_same_files_make_the_same_archive_with_everything_that_runs() {
     assert_eq!(status, 0, "{text}");
     let lines = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
     assert_eq!(lines, text);
-    let digest = leeway::identity::Sha256::of(&std::fs::read(&one).unwrap());
-    assert_eq!(lines, format!("{digest}  {name}.tar.gz\n"));
+    let line = |file: &Path| {
+        let digest = leeway::identity::Sha256::of(&std::fs::read(file).unwrap());
+        format!("{digest}  {}\n", file.file_name().unwrap().to_str().unwrap())
+    };
+    assert_eq!(lines, line(&one) + &line(&debug));
+}
+
+#[test]
+fn the_bill_of_materials_has_the_crates_of_the_program_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leeway.cdx.json");
+    let (status, text) = run(Command::new("python3").arg(checkout().join("scripts/sbom.py")).arg(&file));
+    assert_eq!(status, 0, "{text}");
+    let bill: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.6")));
+    let program = format!("pkg:cargo/leeway@{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(bill["metadata"]["component"]["purl"], program);
+
+    let components = bill["components"].as_array().unwrap();
+    let named = |name: &str| components.iter().find(|component| component["name"] == name);
+    let axum = named("axum").unwrap();
+    assert_eq!(
+        (&axum["licenses"][0]["expression"], axum["hashes"][0]["content"].as_str().unwrap().len()),
+        (&json!("MIT"), 64)
+    );
+    assert!(named("onnxruntime").is_some());
+    // They test and build it.
+    for other in ["insta", "leeway-testkit", "protox"] {
+        assert!(named(other).is_none(), "{other}");
+    }
+    // Every dependency that is named is a component.
+    let references = components.iter().map(|component| component["bom-ref"].as_str().unwrap());
+    let references: BTreeSet<&str> = references.chain([&*program]).collect();
+    let needed = bill["dependencies"].as_array().unwrap().iter().flat_map(|edge| edge["dependsOn"].as_array().unwrap());
+    assert!(needed.map(|needed| needed.as_str().unwrap()).all(|needed| references.contains(needed)));
+    assert_eq!(references.len(), components.len() + 1);
 }
 
 /// A workflow runs only after a push. A script that it names may be gone by then.

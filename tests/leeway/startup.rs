@@ -258,6 +258,35 @@ fn what_ends_the_start_is_a_line_of_the_log() {
     }
 }
 
+/// An incident starts with the question which program runs, and with which settings.
+#[test]
+fn the_first_line_of_the_log_says_which_programs_run_and_with_which_files() {
+    let repository = Repository::of("echo_float32");
+    let file = repository.0.path().join("leeway.toml");
+    std::fs::write(&file, "[log]\nformat = \"json\"\n").unwrap();
+    let state = format!("sqlite:{}", repository.0.path().join("leeway.db").display());
+    let first_line = |with_file: bool| {
+        let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
+        if with_file {
+            command.arg("--config").arg(&file).env("LEEWAY_STATE__URL", &state);
+        }
+        let server = Server::spawn(&mut command);
+        let url = format!("POST http://{}/v1/models/echo_float32:predict", server.data);
+        server.signal("INT");
+        let (_, log) = server.wait();
+        assert!(log.contains(&url), "{log}");
+        serde_json::from_str::<serde_json::Value>(log.lines().next().unwrap()).unwrap()
+    };
+    let line = first_line(true);
+    let text = |key: &str| line[key].as_str().unwrap_or_else(|| panic!("{key}: {line}"));
+    assert_eq!((text("message"), text("version")), ("starting", env!("CARGO_PKG_VERSION")));
+    assert!(text("onnxruntime").starts_with("1.") && Path::new(text("library")).is_absolute(), "{line}");
+    assert_eq!(Path::new(text("configuration")), file);
+    assert_eq!((Path::new(text("models")), text("state")), (repository.0.path(), &*state));
+    let line = first_line(false);
+    assert_eq!(line["configuration"], "none: defaults, environment and flags", "{line}");
+}
+
 #[test]
 fn addresses_have_names_and_variables_that_are_empty_are_not_set() {
     let load = |overrides: &leeway::config::Overrides| Config::load(None, overrides).unwrap();
