@@ -66,13 +66,16 @@ impl Story {
         let (data, admin, folder) = (&self.server.data, &self.server.admin, self.folder.display());
         write!(
             self.out,
-            "\n1. A server starts, with a shipped model\n\n   \
+            "Leeway in about {:.0} seconds. All numbers are those of a real server on this\n\
+             machine, and each line with $ is the command that does the same.\n\n\
+             1. A server starts, with a shipped model\n\n   \
              {MODEL}: from six columns of a table to the species of a penguin.\n   \
              for clients    http://{data} (its API: http://{data}/docs)\n   \
              for operators  http://{admin}\n   \
              its files      {folder}\n   \
              In another terminal, `export LEEWAY_ADMIN__LISTEN={admin}` lets the commands\n   \
-             below find it.\n"
+             below find it.\n",
+            self.part.as_secs_f64() / PART
         )?;
         let overview: Overview = self.server.get("/models")?;
         for version in overview.models.iter().flat_map(|model| &model.versions) {
@@ -186,6 +189,7 @@ impl Story {
         writeln!(self.out, "\n6. At the end\n")?;
         let metrics = self.server.metrics()?;
         self.versions(&metrics)?;
+        writeln!(self.out, "   (The accuracy of version {VERSION} includes the part with centimetres.)")?;
         writeln!(self.out, "\n   $ leeway history {MODEL}\n")?;
         let history: History =
             self.server.get(&format!("/models/{MODEL}/history?limit={}", HistoryQuery::default().limit))?;
