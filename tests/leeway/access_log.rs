@@ -1,12 +1,13 @@
 //! The access log: a line for each request, which no request waits for.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{KillOnDrop, Repository, Server, client, held_out, leeway};
+use crate::harness::{KillOnDrop, Repository, Server, client, held_out, leeway, until};
 
 /// Sends some requests to a server with these settings, and returns the lines of its access log.
 fn lines(settings: &[(&str, &str)]) -> Vec<Value> {
@@ -67,7 +68,7 @@ fn each_request_has_a_line_with_its_version_outcome_and_stages() {
 }
 
 #[test]
-fn with_errors_only_what_went_wrong_has_a_line_also_at_another_level_of_the_log() {
+fn with_errors_only_what_went_wrong_has_a_line_and_every_sample_has_it() {
     let paths = |settings: &[(&str, &str)]| {
         lines(settings).iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
@@ -78,6 +79,25 @@ fn with_errors_only_what_went_wrong_has_a_line_also_at_another_level_of_the_log(
         ["/predict", "/nowhere"]
     );
     assert!(paths(&[]).is_empty());
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_does_not_matter() {
+    let repository = Repository::new().with_shipped("digits", &[2]);
+    // At this level, no line names a port.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = |name: &str| folder.path().join(name);
+    let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
+    command.env("LEEWAY_HTTP__LISTEN", format!("unix:{}", socket("data").display()));
+    command.env("LEEWAY_ADMIN__LISTEN", format!("unix:{}", socket("admin").display()));
+    command.envs([("LEEWAY_LOG__ACCESS", "all"), ("LEEWAY_LOG__LEVEL", "error")]);
+    let mut server = KillOnDrop(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut connection = until(async || UnixStream::connect(socket("data")).ok()).await;
+    connection.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(server.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["target"], &line["path"]), (&json!("leeway::access"), &json!("/livez")));
 }
 
 /// Nobody reads standard error. Its pipe takes 64 KiB, and the queue of lines 8,192.
