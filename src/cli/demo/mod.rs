@@ -27,9 +27,8 @@ use tokio::sync::mpsc;
 use self::client::Client;
 use self::folder::DemoFolder;
 use self::story::Story;
-use super::settings::SettingsArgs;
 use crate::app::{App, Stop};
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::pipeline::Stages;
 
 #[derive(Debug, Args)]
@@ -101,6 +100,5 @@ async fn serve_and_tell(folder: &DemoFolder, length: Duration, stages: Stages) -
 
 /// Returns the user's own configuration, of which the demo takes only the location of ONNX Runtime.
 fn user_config() -> Config {
-    let settings = SettingsArgs { config: None, listen: Vec::new(), admin_listen: Vec::new(), models: None };
-    settings.load().unwrap_or_default()
+    Config::load(None, &Overrides::default()).unwrap_or_default()
 }
