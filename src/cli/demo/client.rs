@@ -9,7 +9,7 @@ use ureq::http::Response;
 
 use super::folder::MODEL;
 use super::metrics::Metrics;
-use super::traffic::Penguin;
+use super::penguins::Penguin;
 use crate::api::feedback::{Outcome, Report, Taken};
 use crate::api::routes::ADMIN_API;
 use crate::config::ListenAddress;

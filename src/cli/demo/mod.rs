@@ -2,7 +2,7 @@
 //! the terminal within a minute.
 //!
 //! - `story.rs` tells it, step by step. All numbers in it are the server's own: from its metrics and its admin API.
-//! - `traffic.rs` has the labelled rows, and sends them at a steady rate.
+//! - `penguins.rs` has the labelled rows, and `traffic.rs` sends them at a steady rate.
 //! - `client.rs` sends the requests, and `metrics.rs` reads the metrics.
 //! - `folder.rs` has the temporary folder with the models and the state of the server.
 //!
@@ -12,6 +12,7 @@
 mod client;
 mod folder;
 mod metrics;
+mod penguins;
 mod story;
 mod traffic;
 

@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use super::client::Client;
 use super::folder::{CANARY, DemoFolder, MODEL, VERSION, add_canary};
 use super::metrics::Metrics;
-use super::traffic::{Penguin, Source, Traffic};
+use super::penguins::Penguin;
+use super::traffic::{Source, Traffic};
 use crate::api::admin::{ChangeOutcome, History, HistoryQuery, ModelDrift, Overview, RollbackChange, TrafficChange};
 use crate::cli::table_cells::words;
 use crate::cli::terminal;
@@ -73,8 +74,8 @@ impl Story {
              for clients    http://{data} (its API: http://{data}/docs)\n   \
              for operators  http://{admin}\n   \
              its files      {folder}\n   \
-             In another terminal, `export LEEWAY_ADMIN__LISTEN={admin}` lets the commands\n   \
-             below find it.\n",
+             The commands below find it in another terminal after\n     \
+             export LEEWAY_ADMIN__LISTEN={admin}\n\n",
             self.part.as_secs_f64() / PART
         )?;
         let overview: Overview = self.server.get("/models")?;
@@ -97,17 +98,17 @@ impl Story {
              -H 'content-type: application/json' \\\n       \
              -d '{{\"instances\":[{columns}\n         {rest}]}}'\n\n   \
              Each prediction has an id. When the true species is known, it is sent back with\n   \
-             the id (POST /feedback), so that the server knows how often it was right.\n"
+             the id (POST /feedback), so that the server knows how often it was right.\n\n"
         )?;
         self.send(source, |penguin| penguin)?;
         let metrics = self.server.metrics()?;
         let within = |quantile: &str| {
             let labels = [("model", MODEL), ("version", VERSION), ("stage", "total"), ("quantile", quantile)];
-            metrics.value("leeway_latency_quantile_seconds", &labels).unwrap_or(f64::NAN) * 1e3
+            metrics.value("latency_quantile_seconds", &labels).unwrap_or(f64::NAN) * 1e3
         };
         let (half, most) = (within("0.5"), within("0.95"));
         let counts = Counts::of(&metrics, VERSION);
-        writeln!(self.out, "   Half of the answers took up to {half:.1} ms, and 95 % of them up to {most:.1} ms.")?;
+        writeln!(self.out, "   Half of the answers took up to {half:.1} ms, and 95% of them up to {most:.1} ms.")?;
         writeln!(
             self.out,
             "   Version {VERSION} was right in {:.0} of {:.0} predictions: accuracy {:.2}.",
@@ -115,7 +116,13 @@ impl Story {
             counts.labels,
             counts.accuracy()
         )?;
-        self.drifted_features().map(drop)
+        self.drifted_features()?;
+        writeln!(
+            self.out,
+            "\n   PSI is the distance of the requests from the training data, here without what\n   \
+             chance makes of it. Above 0.2, a feature has drifted."
+        )?;
+        Ok(())
     }
 
     fn canary(&mut self, source: &Source) -> Result<()> {
@@ -126,7 +133,7 @@ impl Story {
             "\n3. A canary that is worse\n\n   \
              Somebody trains the model again, and its test says 0.99, as before. But training\n   \
              had the body mass in kilograms, and requests have it in grams. Nobody has seen\n   \
-             that. Version {CANARY} gets {CANARY_PERCENT:.0} % of the requests:\n\n   \
+             that. Version {CANARY} gets {CANARY_PERCENT:.0}% of the requests:\n\n   \
              $ leeway traffic {MODEL} {VERSION}={:.0} {CANARY}={CANARY_PERCENT:.0} --reason \"trained again\"\n\n",
             100.0 - CANARY_PERCENT
         )?;
@@ -143,6 +150,7 @@ impl Story {
         self.send(source, |penguin| penguin)?;
         let metrics = self.server.metrics()?;
         let (before, canary) = (Counts::of(&metrics, VERSION), Counts::of(&metrics, CANARY));
+        writeln!(self.out)?;
         self.versions(&metrics)?;
         let verdict = if canary.accuracy() < before.accuracy() { "worse than" } else { "as good as" };
         writeln!(self.out, "\n   The outcomes show it: version {CANARY} is {verdict} version {VERSION}.")?;
@@ -171,13 +179,12 @@ impl Story {
         let before = Counts::of(&self.server.metrics()?, VERSION);
         self.send(source, Penguin::in_centimetres)?;
         let lately = Counts::of(&self.server.metrics()?, VERSION).since(before);
-        writeln!(self.out, "   $ leeway drift {MODEL} --version {VERSION}\n")?;
         let drifted = self.drifted_features()?;
         let are = if drifted.len() == 1 { "feature has" } else { "features have" };
         writeln!(
             self.out,
-            "\n   {} {are} drifted. That is seen without labels, which often come late. They confirm\n   \
-             it: of the last {:.0} predictions, {:.0} were right.",
+            "\n   {} {are} drifted. That needs no labels, which often come late. They confirm\n   \
+             that: of the last {:.0} predictions, {:.0} were right.",
             drifted.len(),
             lately.labels,
             lately.correct
@@ -230,10 +237,11 @@ impl Story {
         let drift: ModelDrift = self.server.get(&format!("/models/{MODEL}/drift?version={VERSION}"))?;
         let version = drift.versions.into_iter().next().context("the server reports no drift")?;
         let mut drifted = Vec::new();
-        writeln!(self.out, "   feature             PSI     drift")?;
+        writeln!(self.out, "\n   $ leeway drift {MODEL} --version {VERSION}\n")?;
+        writeln!(self.out, "   feature              PSI   status")?;
         for feature in version.report.features {
             let status = words(feature.status.name());
-            writeln!(self.out, "   {:<18} {:>5.2}    {status}", feature.name, feature.drift.psi)?;
+            writeln!(self.out, "   {:<18} {:>5.2}   {status}", feature.name, feature.drift.psi_adjusted)?;
             if feature.status == crate::monitor::DriftStatus::Drifted {
                 drifted.push(feature.name);
             }
@@ -246,9 +254,9 @@ impl Counts {
     fn of(metrics: &Metrics, version: &str) -> Counts {
         let of = |name| metrics.sum(name, &[("model", MODEL), ("version", version)]);
         Counts {
-            requests: of("leeway_requests_total"),
-            labels: of("leeway_outcome_labels_total"),
-            correct: of("leeway_outcome_correct_total"),
+            requests: of("requests_total"),
+            labels: of("outcome_labels_total"),
+            correct: of("outcome_correct_total"),
         }
     }
 
