@@ -28,7 +28,9 @@ RUN mkdir -p src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
     && cargo build --locked --release --bin leeway && rm -rf src target/release/deps/*leeway* target/release/leeway*
 COPY src src
 COPY examples examples
-RUN cargo build --locked --release --bin leeway && strip target/release/leeway \
+# The program has a model for `leeway demo` in it.
+COPY models models
+RUN cargo build --locked --release --bin leeway \
     && mkdir -p /image/usr/local/bin /image/usr/local/lib/leeway /image/srv /image/var/lib/leeway \
     && cp target/release/leeway /image/usr/local/bin/ \
     && cp -P .onnxruntime/*.so* /image/usr/local/lib/leeway/ \
@@ -37,8 +39,7 @@ RUN cargo build --locked --release --bin leeway && strip target/release/leeway \
 RUN test -f /usr/share/i18n/locales/en_US \
     || (apt-get update && apt-get install -y --no-install-recommends locales && rm -rf /var/lib/apt/lists/*)
 RUN mkdir -p /image/usr/lib/locale && localedef -i en_US -f UTF-8 /image/usr/lib/locale/en_US.utf8
-COPY models /image/srv/models
-RUN rm -f /image/srv/models/train.py /image/srv/models/requirements.txt && chmod -R a+rX /image
+RUN cp -r models /image/srv/models && rm -f /image/srv/models/train.py /image/srv/models/requirements.txt && chmod -R a+rX /image
 
 # ----- run: the program, the library, the models; nothing is written but the state -----
 FROM ${BASE}

@@ -4,22 +4,35 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check clients test build bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
-	LEEWAY_REPOSITORY__DEFAULT_MODEL=$${LEEWAY_REPOSITORY__DEFAULT_MODEL-digits} ./target/release/leeway serve
+serve: quick ## Build fast, then serve the shipped models on 127.0.0.1:8080
+	LEEWAY_REPOSITORY__DEFAULT_MODEL=$${LEEWAY_REPOSITORY__DEFAULT_MODEL-digits} ./target/quick/leeway serve
 
-check: build ## Build, then load every model once and print what was found
-	./target/release/leeway check
+demo: quick ## Build fast, then see a canary that is worse, a rollback and drift, in one minute
+	./target/quick/leeway demo
+
+check: quick ## Build fast, then load every model once and print what was found
+	./target/quick/leeway check
 
 test: onnxruntime prometheus kubernetes clients ## Run all tests
 	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
+
+quick: onnxruntime ## Build target/quick/leeway, in less time: without link-time optimisation
+	$(CARGO) build --locked --profile quick --bin leeway
+
+debug-info: onnxruntime ## Build target/debug-info/leeway as `make build` does, with its debug information beside it (for perf, gdb)
+	CARGO_PROFILE_RELEASE_STRIP=none $(CARGO) build --locked --release --bin leeway --target-dir target/with-debug-info
+	@$(PYTHON) scripts/release.py split target/with-debug-info/release/leeway target/debug-info
+
+dist: debug-info ## Build what a release consists of on this system, into dist/: the archive, and the debug information
+	@$(PYTHON) scripts/release.py archive target/debug-info/leeway dist
 
 bench: bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
 

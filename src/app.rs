@@ -15,7 +15,9 @@ use crate::config::{Config, ListenAddress, Route, this_program};
 use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger};
-use crate::http::{self, ApiKeys, BoundAddresses, ConnectionTimeouts, HttpState, Listener, ListenerLimits, Tls};
+use crate::http::{
+    self, AccessLog, ApiKeys, BoundAddresses, ConnectionTimeouts, HttpState, Listener, ListenerLimits, Tls,
+};
 use crate::machine;
 use crate::machine::open_files_limit;
 use crate::model::isolated::IsolatedEngine;
@@ -157,7 +159,8 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
         let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
-        let state = Arc::new(HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor));
+        let access_log = AccessLog::start(&config.log, monitor.server())?;
+        let state = Arc::new(HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log));
         Ok(App { config, state, data_tls, admin_tls })
     }
 
@@ -272,6 +275,9 @@ impl BoundApp {
             }
         }
         retire(&state.catalog).await;
+        if let Some(access_log) = &state.access_log {
+            access_log.flush().await;
+        }
         reason?;
         tracing::info!("stopped");
         Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Error, Result, anyhow};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::config::{LogConfig, LogFormat, LogLevel, is_colour_unwanted};
+use crate::config::{AccessLogging, LogConfig, LogFormat, LogLevel, is_colour_unwanted};
 
 /// True if the log of this process is JSON. Set when the log is started.
 static IS_JSON: OnceLock<bool> = OnceLock::new();
@@ -46,6 +46,11 @@ pub(super) fn start(config: &LogConfig) -> Result<()> {
         .add_directive(level.into())
         .add_directive("ort=warn".parse()?)
         .add_directive("hyper=info".parse()?);
+    let filter = match config.access {
+        AccessLogging::Off => filter,
+        // Its lines have a setting of their own.
+        AccessLogging::Errors | AccessLogging::All => filter.add_directive("leeway::access=info".parse()?),
+    };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_span_events(FmtSpan::NONE);
     let human = match config.format {
         LogFormat::Auto => stderr().is_terminal(),

@@ -9,6 +9,7 @@ mod change;
 mod check;
 mod clean_up;
 mod client;
+mod demo;
 mod drift;
 mod findings;
 mod health;
@@ -145,6 +146,11 @@ expected by chance; its significance (z); and the status: warning above 0.1 and 
     leeway drift digits --version 2 --window 3600
     leeway drift digits --feature 'pixels[20]'")]
     Drift(drift::DriftArgs),
+    /// See a canary that is worse, a rollback and drift, in one minute, with a shipped model
+    #[command(after_help = "\
+Starts a server on free ports of this machine, sends it requests and the true outcomes, and tells what happens. The \
+server ends with the demo, and its files are removed.")]
+    Demo(demo::DemoArgs),
     /// Make a running server sync with its repository now
     Reload(client::ServerArgs),
     /// Make a random API key for a client, and print its entry in the configuration
@@ -161,8 +167,8 @@ expected by chance; its significance (z); and the status: warning above 0.1 and 
 
 impl Cli {
     fn loads_onnxruntime(&self) -> bool {
-        use Command::{Add, Baseline, Check, Serve};
-        self.version || matches!(self.command, Some(Serve(_) | Check(_) | Add(_) | Baseline(_)))
+        use Command::{Add, Baseline, Check, Demo, Serve};
+        self.version || matches!(self.command, Some(Serve(_) | Check(_) | Add(_) | Baseline(_) | Demo(_)))
     }
 }
 
@@ -196,6 +202,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),
+        Some(Command::Demo(args)) => demo::run(args, stages),
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Key(args)) => key::run(&args),
         Some(Command::Health(args)) => health::run(args),

@@ -1,5 +1,6 @@
 //! `leeway serve`: binds the addresses, loads the models, listens, and serves until a signal arrives.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +15,25 @@ use crate::config::{Config, ListenAddress, LogConfig, available_cores};
 use crate::error::SetupError;
 use crate::machine;
 use crate::machine::raise_open_files_limit;
+use crate::model::Engine;
+use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
+use crate::registry::Snapshot;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
+    let file = Config::file(settings.config.as_deref()).map(Path::to_owned);
     let config = settings.load().inspect_err(|_| {
         // The log starts with its default settings, because the configuration could not be read.
         let _ = logging::start(&LogConfig::default());
     });
-    serve(config, stages).map_err(logging::fatal)
+    serve(config, file, stages).map_err(logging::fatal)
 }
 
 /// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the windows of the metrics.
 /// With a longer lifetime, this work would keep alive all threads that were started during a peak.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
-fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
+fn serve(config: Result<Config, SetupError>, file: Option<PathBuf>, stages: Stages) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
     raise_open_files_limit();
@@ -42,7 +47,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         .context("the HTTP threads could not be started")?;
     let served = runtime.block_on(async {
         let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
-        tracing::info!(models = %config.repository.path.display(), "starting");
+        log_start(&config, file.as_deref());
         let addresses = Addresses::bind(&config)?;
         let is_encrypted = !config.http.tls.is_off();
         let app = tokio::select! {
@@ -63,7 +68,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         if snapshot.models().is_empty() {
             tracing::error!(data, admin, threads, %cores, "not ready: no model is served; leeway status says why");
         } else {
-            let first = predict_url(bound.data_addresses(), is_encrypted);
+            let first = predict_url(bound.data_addresses(), is_encrypted, &snapshot);
             tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
         }
         // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
@@ -89,14 +94,34 @@ fn shown(addresses: &[ListenAddress]) -> String {
     addresses.iter().map(ListenAddress::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the URL for predictions of the default model.
-fn predict_url(addresses: &[ListenAddress], is_encrypted: bool) -> String {
+/// Writes the first line of the log: the versions of the programs, and the places of settings, models and state.
+fn log_start(config: &Config, file: Option<&Path>) {
+    // A library that cannot be loaded is reported where it is needed.
+    let runtime = OnnxRuntime::load(&config.library_candidates()).ok();
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        onnxruntime = runtime.as_ref().map_or("not found", |runtime| runtime.version()),
+        library = runtime.as_ref().map(|runtime| absolute(runtime.library())),
+        configuration = file.map_or("none: defaults, environment and flags".to_owned(), absolute),
+        models = absolute(&config.repository.path),
+        state = String::from(config.state.url.clone()),
+        "starting"
+    );
+}
+
+/// Returns the URL for predictions of the default model, or else of the first one.
+fn predict_url(addresses: &[ListenAddress], is_encrypted: bool, snapshot: &Snapshot) -> String {
     let tcp = addresses.iter().find_map(|address| match address {
         ListenAddress::Tcp(address) => Some(address),
         ListenAddress::Unix(_) => None,
     });
     let scheme = if is_encrypted { "https" } else { "http" };
-    tcp.map_or_else(|| "/predict".to_owned(), |address| format!("{scheme}://{address}/predict"))
+    let path = match (snapshot.default_model(), snapshot.models().keys().next()) {
+        (None, Some(first)) => format!("/v1/models/{first}:predict"),
+        _ => "/predict".to_owned(),
+    };
+    tcp.map_or_else(|| path.clone(), |address| format!("{scheme}://{address}{path}"))
 }
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A

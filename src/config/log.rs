@@ -12,6 +12,22 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// True if the lines of a request have the ids of its trace, from the header `traceparent`.
     pub traceparent: bool,
+    /// Requests that have a line of their own.
+    pub access: AccessLogging,
+    /// Share of the answered requests that have a line with `access = "all"`: above 0, up to 1. All others have one.
+    pub access_sample: f64,
+}
+
+/// Requests that have a line of their own in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogging {
+    /// None.
+    Off,
+    /// Requests that were answered with an error, and those whose client has left.
+    Errors,
+    /// All, or a sample.
+    All,
 }
 
 /// The severity of a line in the log.
@@ -40,6 +56,21 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { level: LogLevel::Info, format: LogFormat::Auto, traceparent: false }
+        LogConfig {
+            level: LogLevel::Info,
+            format: LogFormat::Auto,
+            traceparent: false,
+            access: AccessLogging::Off,
+            access_sample: 1.0,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Returns the problem with these settings, if there is one.
+    pub(super) fn problem(&self) -> Option<String> {
+        let share = self.access_sample;
+        (!(share > 0.0 && share <= 1.0))
+            .then(|| format!("log.access_sample: {share} is no share of the requests; it is above 0, and at most 1"))
     }
 }

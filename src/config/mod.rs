@@ -42,7 +42,7 @@ pub use self::environment::{is_colour_unwanted, this_program, this_user};
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
-pub use self::log::{LogConfig, LogFormat, LogLevel};
+pub use self::log::{AccessLogging, LogConfig, LogFormat, LogLevel};
 pub use self::model::{
     Batching, InputConfig, Isolation, ModelConfig, OutputConfig, Provider, ProviderFallback, SessionConfig,
     SessionPlace, StageConfig, Threads,

@@ -50,7 +50,7 @@ pub struct Overrides {
 impl Config {
     /// Loads the configuration from `file` (or [`DEFAULT_FILE`], if it exists), the environment and `overrides`.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
-        let file = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
+        let file = Config::file(file);
         let mut figment = with_vertex_ai(Figment::new())?;
         if let Some(path) = file {
             figment = figment.merge(toml(path)?);
@@ -73,6 +73,11 @@ impl Config {
         let config: Config = extract(&figment, file)?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the configuration file that is read: `named`, or [`DEFAULT_FILE`], if it exists.
+    pub fn file(named: Option<&Path>) -> Option<&Path> {
+        named.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()))
     }
 
     /// Returns all configuration keys, each as its section and its name.
@@ -139,6 +144,7 @@ impl Config {
         }
         let problem = self.monitoring.problem().or_else(|| self.feedback.problem());
         let problem = problem.or_else(|| self.http.problem()).or_else(|| self.admin.tls.problem("admin"));
+        let problem = problem.or_else(|| self.log.problem());
         if let Some(problem) = problem {
             return Err(SetupError::Config(problem));
         }

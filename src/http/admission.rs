@@ -134,6 +134,7 @@ fn admit(
         client_timeout: client_timeout(&head.headers)?,
         priority: priority(&head.headers)?,
         media_type: media_type.as_deref().filter(|_| rows.is_none()),
+        notes: context.notes.as_ref(),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {

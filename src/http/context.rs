@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::activity::AboveLimit;
 use crate::error::{Error, OperatorError, Result};
 use crate::monitor::Delivery;
+use crate::serve::RequestNotes;
 
 /// Context of a request for the handlers.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(super) struct RequestContext {
     pub(super) started: Instant,
     /// Maximum number of connections, if the request came on a connection above this limit.
     pub(super) above_limit: Option<AboveLimit>,
+    /// Notes for the access log, if it is on.
+    pub(super) notes: Option<Arc<RequestNotes>>,
 }
 
 /// Error of a handler or layer, which `request_layer.rs` turns into a response.

@@ -9,7 +9,7 @@
 //! - `stack.rs` assembles the routes and layers of each listener.
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
 //!   request that layers and handlers share.
-//!   `trace_context.rs` reads the trace of a request, for the log.
+//!   `trace_context.rs` reads the trace of a request, for the log. `access_log.rs` writes a line for each request, if it is on.
 //! - `admission.rs` gives every prediction request its deadline, and refuses requests that cannot be answered in time.
 //!   `body.rs` reads the bodies.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
@@ -27,6 +27,7 @@
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
+mod access_log;
 mod activity;
 mod admin;
 mod admin_access;
@@ -78,6 +79,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::access_log::AccessLog;
 pub use self::api_keys::ApiKeys;
 pub use self::connections::{ConnectionTimeouts, Places};
 use self::documents::Documents;
@@ -125,6 +127,8 @@ pub struct HttpState {
     pub metrics_for_clients: bool,
     /// True if the log has the ids of traces.
     pub logs_traces: bool,
+    /// The access log, if it is on.
+    pub access_log: Option<Arc<AccessLog>>,
     /// API keys of the data listener, if any are configured.
     pub api_keys: Option<Arc<ApiKeys>>,
     /// Web pages that may send requests to the data listener.
@@ -153,6 +157,7 @@ impl HttpState {
         deployer: Arc<Deployer>,
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
+        access_log: Option<Arc<AccessLog>>,
     ) -> HttpState {
         let Config { http: config, admin, health, log, .. } = config;
         let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
@@ -175,6 +180,7 @@ impl HttpState {
             body_memory,
             metrics_for_clients: config.metrics,
             logs_traces: log.traceparent,
+            access_log,
             api_keys,
             compression: config.compression,
             compression_cost: StageCost::default(),

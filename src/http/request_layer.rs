@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::{NoContext, Uuid};
 
 use super::HttpState;
+use super::access_log::AccessEntry;
 use super::body;
 use super::context::{self, Failure, RequestContext};
 use super::error_response::{self, Format};
@@ -32,7 +33,9 @@ pub(super) async fn layer(
     let above_limit = context::above_limit(&request);
     let unique = new_id();
     let id = request_id(&request, unique);
-    RequestContext { unique, id: id.clone(), started, above_limit }.attach(&mut request);
+    let mut access = state.access_log.as_ref().map(|log| log.begin(&request, &id, started));
+    let notes = access.as_deref().map(AccessEntry::notes);
+    RequestContext { unique, id: id.clone(), started, above_limit, notes }.attach(&mut request);
     let trace = state.logs_traces.then(|| TraceContext::of(request.headers())).flatten();
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
 
@@ -51,6 +54,9 @@ pub(super) async fn layer(
     if let Some(Failure(error)) = context::take_failure(&mut response) {
         state.monitor.server().error_response(error.code());
         error_response::log(&error, &id, trace.as_ref());
+        if let Some(access) = &mut access {
+            access.failed(&error);
+        }
         response = error_response::render(&error, &id, format);
     }
     let headers = response.headers_mut();
@@ -62,6 +68,9 @@ pub(super) async fn layer(
         let request_id = id.to_str().unwrap_or_default();
         let (trace_id, span_id) = TraceContext::ids(trace.as_ref());
         tracing::debug!(request_id, trace_id, span_id, %method, path = uri.path(), status, took_us, "request");
+    }
+    if let Some(access) = access {
+        access.answered(response.status().as_u16());
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);

@@ -27,6 +27,11 @@ impl TraceContext {
         (trace.map(|trace| trace.part(3, 35)), trace.map(|trace| trace.part(36, 52)))
     }
 
+    /// Returns the same trace in memory of its own. A header shares the memory of the head that it came with.
+    pub(super) fn copied(&self) -> TraceContext {
+        TraceContext(HeaderValue::from_bytes(self.0.as_bytes()).unwrap_or_else(|_| self.0.clone()))
+    }
+
     fn part(&self, from: usize, to: usize) -> &str {
         self.0.to_str().ok().and_then(|text| text.get(from..to)).unwrap_or_default()
     }

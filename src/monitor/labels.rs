@@ -168,7 +168,8 @@ impl Outcome {
         Outcome::Abandoned,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    /// Name of the outcome in metrics and in the access log.
+    pub fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
             Outcome::Invalid => "invalid",
@@ -183,7 +184,13 @@ impl Outcome {
 
 impl From<&Error> for Outcome {
     fn from(error: &Error) -> Outcome {
-        match error.fault() {
+        error.fault().into()
+    }
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Outcome {
+        match fault {
             Fault::Caller => Outcome::Invalid,
             Fault::Overload => Outcome::Shed,
             Fault::Budget => Outcome::Expired,

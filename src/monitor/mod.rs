@@ -14,6 +14,7 @@
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `step_counters.rs` counts the steps of chains.
+//! - `overload.rs` logs when a model begins to refuse requests for want of time, and when that is over.
 //! - `runs.rs` records the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
@@ -36,6 +37,7 @@ mod metric_family;
 mod monitored_features;
 mod outcome_metrics;
 mod outcomes;
+mod overload;
 mod quantiles;
 mod requests;
 mod runs;
@@ -65,6 +67,7 @@ pub use self::metric::Metric;
 pub use self::monitored_features::MonitoringSpec;
 pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
+use self::overload::OverloadWatches;
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
 pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
@@ -81,6 +84,7 @@ pub struct Monitor {
     server: Arc<ServerRecorder>,
     versions: Mutex<Vec<Weak<VersionRecorder>>>,
     deployments: DeploymentRecorder,
+    overload: Mutex<OverloadWatches>,
     windows: MonitoringWindows,
     started: Instant,
 }
@@ -92,6 +96,7 @@ impl Monitor {
             server: Arc::new(ServerRecorder::new(onnxruntime)),
             versions: Mutex::new(Vec::new()),
             deployments: DeploymentRecorder::default(),
+            overload: Mutex::default(),
             windows,
             started: Instant::now(),
         }
@@ -107,11 +112,13 @@ impl Monitor {
         self.windows
     }
 
-    /// Advances the sliding windows of all versions. Call it about once a second.
+    /// Advances the sliding windows of all versions, and looks for incidents of overload. Call it about once a second.
     pub fn tick(&self) {
         let (now, clock) = (self.now(), SystemTime::now());
         let versions: Vec<Arc<VersionRecorder>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
         versions.iter().for_each(|version| version.tick(now, clock));
+        let counts = versions.iter().map(|version| (version.labels().model.as_str(), version.counts_since_last_look()));
+        self.overload.lock().look(now, counts);
     }
 
     /// Returns the recorder of everything that does not belong to a version.

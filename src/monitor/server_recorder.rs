@@ -19,6 +19,7 @@ pub struct ServerRecorder {
     connections: AtomicU64,
     connections_total: AtomicU64,
     accept_errors: AtomicU64,
+    access_lines_dropped: AtomicU64,
     error_responses: ErrorCounts,
     feedback: [AtomicU64; FeedbackResult::ALL.len()],
     ready: AtomicU64,
@@ -74,6 +75,12 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
         &[],
         "Connections that could not be accepted, for example for lack of file descriptors.",
         |server, series| series.value(&[], server.accept_errors.load(Relaxed)),
+    ),
+    counter(
+        "leeway_access_log_dropped_total",
+        &[],
+        "Lines of the access log that were dropped, because standard error was not read fast enough.",
+        |server, series| series.value(&[], server.access_lines_dropped()),
     ),
     gauge(
         "leeway_body_memory_bytes",
@@ -153,6 +160,16 @@ impl ServerRecorder {
     /// Counts a connection that could not be accepted.
     pub fn accept_failed(&self) {
         self.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a line of the access log that was dropped.
+    pub fn access_line_dropped(&self) {
+        self.access_lines_dropped.fetch_add(1, Relaxed);
+    }
+
+    /// Returns the number of lines of the access log that were dropped.
+    pub fn access_lines_dropped(&self) -> u64 {
+        self.access_lines_dropped.load(Relaxed)
     }
 
     /// Counts a response with an error of this code.

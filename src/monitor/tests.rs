@@ -9,7 +9,7 @@ use crate::budget::{Enforce, LatencyBudget, QueueTimings, StageClock};
 use crate::config::{BusinessKind, MonitoringConfig, MonitoringWindows};
 use crate::error::{Error, LoadFault, Shed};
 use crate::feature::{Certainty, FeatureSchema, Features, Observation};
-use crate::stage::Stage;
+use crate::stage::{Stage, Timings};
 
 fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
     let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features: None, ..Default::default() });
@@ -49,6 +49,20 @@ fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predi
 fn classes() -> [Observation; 2] {
     let certainty = Certainty { confidence: 0.75, margin: 0.5, entropy: 0.25 };
     [0, 1].map(|class| Observation::Class { class, certainty })
+}
+
+#[test]
+fn a_look_for_overload_sees_the_requests_since_the_last_one() {
+    let (_monitor, version) = monitor_with_one_version();
+    let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    let fail = |error: Error| version.request().failed(&clock, &error);
+    fail(Error::QueueFull { capacity: 8, retry_after: Duration::ZERO });
+    fail(Error::QueueFull { capacity: 8, retry_after: Duration::ZERO });
+    fail(Error::Expired { stage: Stage::Queue, spent: Timings::default() });
+    drop(version.request().succeeded(&clock));
+    let counts = version.counts_since_last_look();
+    assert_eq!((counts.requests, counts.expired, counts.shed.iter().sum()), (4, 1, 2));
+    assert_eq!(version.counts_since_last_look(), overload::RequestCounts::default());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::cells::{Buckets, Counter, CounterBy, Histogram, HistogramBy};
 use super::labels::{BatchElements, Outcome, RequestPart, ShedReason, VersionLabels};
 use super::last_request::LastRequest;
 use super::metric_family::{Declarations, gauge, histogram};
+use super::overload::RequestCounts;
 use super::runs::Runs;
 use super::shards::Shards;
 use crate::budget::LatencyBudget;
@@ -33,6 +34,8 @@ pub(super) struct VersionMetrics {
     pub(super) service_per_run: EstimateGauges,
     pub(super) batching: Mutex<Batching>,
     last_request: LastRequest,
+    /// Counts of requests at the last look for overload.
+    looked_at: Mutex<RequestCounts>,
     /// The runs of each generation of workers.
     runs: Mutex<Vec<Weak<Runs>>>,
 }
@@ -330,6 +333,7 @@ impl VersionMetrics {
             service_per_run: EstimateGauges::default(),
             batching: Mutex::new(Batching { rows: "unknown", is_on: false }),
             last_request: LastRequest::default(),
+            looked_at: Mutex::default(),
             runs: Mutex::default(),
         }
     }
@@ -351,6 +355,17 @@ impl VersionMetrics {
 
     pub(super) fn last_request_ms(&self) -> u64 {
         self.last_request.at_ms()
+    }
+
+    /// Returns the counts of requests since the last call. Called once a second.
+    pub(super) fn counts_since_last_look(&self) -> RequestCounts {
+        let counts = RequestCounts {
+            requests: Outcome::ALL.into_iter().map(|outcome| self.requests(outcome)).sum(),
+            shed: ShedReason::ALL.map(|reason| self.cells.sum(HANDLES.budget.shed.of(reason))),
+            expired: Stage::ALL.into_iter().map(|stage| self.cells.sum(HANDLES.budget.expired.of(stage))).sum(),
+        };
+        let before = std::mem::replace(&mut *self.looked_at.lock(), counts);
+        counts.since(&before)
     }
 
     /// Number of runs, and number of rows in them.

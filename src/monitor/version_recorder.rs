@@ -11,6 +11,7 @@ use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};
 use super::monitored_features::MonitoringSpec;
 use super::outcomes::{Outcomes, Predicted, Truth};
+use super::overload::RequestCounts;
 use super::quantiles::Latencies;
 use super::runs::Runs;
 use super::step_counters::StepCounters;
@@ -159,6 +160,11 @@ impl VersionRecorder {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
         self.drift_counters.tick(now);
+    }
+
+    /// Returns the counts of requests since the last call.
+    pub(super) fn counts_since_last_look(&self) -> RequestCounts {
+        self.metrics.counts_since_last_look()
     }
 
     /// Counts a batch of `rows` rows and `elements` elements, of which `padding` extended short rows.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::request_notes::RequestNotes;
 use super::steps::{StepVersions, in_step, later_runs};
 use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Head<'a> {
     pub priority: Priority,
     /// Media type of the body, if the body is the raw bytes of one instance.
     pub media_type: Option<&'a str>,
+    /// Notes for the access log, if it is on.
+    pub notes: Option<&'a Arc<RequestNotes>>,
 }
 
 /// A request that can be answered in time, judging by its head.
@@ -36,19 +39,24 @@ pub struct Admitted {
     read_at: Instant,
     budget: LatencyBudget,
     media_type: Option<&'static str>,
+    pub(super) notes: Option<Arc<RequestNotes>>,
 }
 
 /// Finds the version for a request and divides its time. Refuses a request that cannot be answered in time, without
 /// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
+    if let Some(notes) = head.notes {
+        notes.found(&version);
+    }
     let (version, steps) = match version.chain() {
         None => (version, None),
         Some(_) => with_steps(catalog, head)?,
     };
     let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
-    let admitted = Admitted { version, steps, priority: head.priority, read_at: head.read_at, budget, media_type };
+    let Head { priority, read_at, notes, .. } = head;
+    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, notes: notes.cloned() };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),

@@ -73,6 +73,9 @@ impl Admitted {
         if let Some(timeout) = timeout {
             clock.end_within(timeout);
         }
+        if let Some(notes) = &self.notes {
+            notes.prepared(count);
+        }
         let mut running = RunningChain {
             version: Arc::clone(&self.version),
             steps: Arc::clone(steps),

@@ -81,6 +81,9 @@ impl Admitted {
                 done
             }
         };
+        if let Some(notes) = &self.notes {
+            notes.ended(clock.timings());
+        }
         match done {
             Ok(encoded) => {
                 let delivery = recorded.succeeded(&clock);
@@ -113,6 +116,9 @@ impl Admitted {
             clock.end_within(timeout);
         }
         let rows = inputs.rows();
+        if let Some(notes) = &self.notes {
+            notes.prepared(rows);
+        }
         let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority))?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;

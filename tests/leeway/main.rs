@@ -6,6 +6,7 @@ mod feedback;
 mod gate;
 mod harness;
 
+mod access_log;
 mod addresses;
 mod api;
 mod api_keys;
@@ -26,6 +27,7 @@ mod cors;
 mod crash;
 mod custom_operators;
 mod data_formats;
+mod demo;
 mod deployment;
 mod detectors;
 mod documentation;
@@ -54,6 +56,7 @@ mod overload;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;
+mod release;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]

@@ -65,6 +65,7 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
         client_timeout: None,
         priority: Priority::Normal,
         media_type: None,
+        notes: None,
     };
     let admitted = serve::admit(app.catalog(), head).unwrap();
     let threads = BlockingThreads::new(2.try_into().unwrap());

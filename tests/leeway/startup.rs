@@ -1,8 +1,9 @@
 //! Failures at the start of a server: one clear message, an exit code, and no port bound.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use leeway::config::Config;
 use leeway::repository::Manifest;
@@ -256,6 +257,39 @@ fn what_ends_the_start_is_a_line_of_the_log() {
             assert!(text.lines().any(|line| line.starts_with("error: ")), "{text}");
         }
     }
+}
+
+/// An incident starts with the question which program runs, and with which settings.
+#[test]
+fn the_first_line_of_the_log_says_which_programs_run_and_with_which_files() {
+    let repository = Repository::of("echo_float32");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leeway.toml");
+    std::fs::write(&file, "[log]\nformat = \"json\"\n").unwrap();
+    let state = format!("sqlite:{}", folder.path().join("leeway.db").display());
+    let first_line = |with_file: bool| {
+        let mut command = serve(repository.0.path());
+        if with_file {
+            command.arg("--config").arg(&file).env("LEEWAY_STATE__URL", &state);
+        }
+        let mut server = KillOnDrop(command.stderr(Stdio::piped()).spawn().unwrap());
+        let log = BufReader::new(server.0.stderr.take().unwrap()).lines();
+        let mut lines = log.map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+        let first = lines.next().unwrap();
+        let said = |line: serde_json::Value| line["message"].as_str().unwrap().to_owned();
+        let ready = lines.map(said).find(|said| said.starts_with("ready: POST http://127.0.0.1:")).unwrap();
+        // There is no default model.
+        assert!(ready.ends_with("/v1/models/echo_float32:predict"), "{ready}");
+        first
+    };
+    let line = first_line(true);
+    let text = |key: &str| line[key].as_str().unwrap_or_else(|| panic!("{key}: {line}"));
+    assert_eq!((text("message"), text("version")), ("starting", env!("CARGO_PKG_VERSION")));
+    assert!(text("onnxruntime").starts_with("1.") && Path::new(text("library")).is_absolute(), "{line}");
+    assert_eq!(Path::new(text("configuration")), file);
+    assert_eq!((Path::new(text("models")), text("state")), (repository.0.path(), &*state));
+    let line = first_line(false);
+    assert_eq!(line["configuration"], "none: defaults, environment and flags", "{line}");
 }
 
 #[test]

@@ -91,6 +91,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
             None => priority(&call.headers)?,
         },
         media_type: None,
+        notes: call.context.notes.as_ref(),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());

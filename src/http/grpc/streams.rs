@@ -37,8 +37,10 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// `ModelStreamInfer`: an inference for each message, answered in the order of the messages.
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
-    let (call, body) = Call::of(request)?;
+    let (mut call, body) = Call::of(request)?;
     call.context.refuse_above_limit()?;
+    // A stream has its line in the access log when it begins.
+    call.context.notes = None;
     let (frames, taken) = mpsc::channel(1);
     let stream = InferStream { state, call: Arc::new(call), messages: Messages::new(body), frames };
     Ok(streamed(taken, stream.run()))
