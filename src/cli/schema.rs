@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::Args;
 
-use super::client::ServerArgs;
+use super::servers::ServerArgs;
 use crate::api::schema::ModelSchema;
 use crate::identity::{ModelName, Version};
 
@@ -40,7 +40,7 @@ pub(super) fn run(args: SchemaArgs) -> Result<()> {
         Some(version) => format!("/models/{model}/versions/{version}/schema"),
         None => format!("/models/{model}/schema"),
     };
-    server.client()?.get(&path)?.show(server.json, |out, schema: ModelSchema| match (instance, prediction, example) {
+    server.connection.servers()?.get(&path)?.show(server.json, |out, schema: ModelSchema| match (instance, prediction, example) {
         (true, _, _) => Ok(writeln!(out, "{}", schema.instance)?),
         (_, true, _) => Ok(writeln!(out, "{}", schema.prediction)?),
         (_, _, true) => write_example(out, &schema),

@@ -2,29 +2,18 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
+use super::table_cells::{align_right, table_of_width};
 use super::terminal;
 use crate::registry::{ServedVersion, Snapshot};
 use crate::tensor::TensorSpec;
 
-/// Returns the loaded versions as a table.
-pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header([
-        "model",
-        "version",
-        "traffic",
-        "sha256",
-        "provider",
-        "workers × threads",
-        "budget",
-        "a run takes",
-        "inputs",
-        "outputs",
-    ]);
+/// Returns the loaded versions as a table of this width in columns.
+pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> Table {
+    let header =
+        ["model", "version", "traffic", "sha256", "provider", "threads", "budget", "a run takes", "inputs", "outputs"];
+    let mut table = table_of_width(header, columns);
     for served in snapshot.versions() {
         let model = &served.pipeline.model;
         let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
@@ -41,9 +30,7 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
             describe(&model.signature().outputs),
         ]);
     }
-    if let Some(budget) = table.column_mut(6) {
-        budget.set_cell_alignment(CellAlignment::Right);
-    }
+    align_right(&mut table, [6]);
     table
 }
 
@@ -51,7 +38,8 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
 /// the log instead.
 pub(super) fn announce(snapshot: &Snapshot) {
     if std::io::stderr().is_terminal() {
-        let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot));
+        let columns = crossterm::terminal::size().ok().map(|(columns, _)| columns);
+        let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot, columns));
     }
 }
 

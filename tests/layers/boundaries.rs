@@ -55,6 +55,8 @@ const BOUNDARIES: &[Boundary] = &[
         allowed_in: &[
             "budget/clock.rs",
             "cli/panics.rs",
+            "cli/predict/",
+            "cli/top.rs",
             "deploy/deployer/",
             "http/compression.rs",
             "http/connections.rs",

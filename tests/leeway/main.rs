@@ -17,6 +17,7 @@ mod bytes;
 mod changes;
 mod classes;
 mod clients;
+mod command_line;
 mod compression;
 mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
@@ -51,6 +52,7 @@ mod overload;
 
 mod prometheus;
 mod protocol_buffers;
+mod predict;
 mod proxies;
 mod repository;
 mod request_forms;
