@@ -143,7 +143,10 @@ mod tests {
 
     #[test]
     fn a_cell_is_written_as_it_is_read() {
-        let texts = ["0", "-0", "7", "-3.25", "1.10", "00", "01", "1.", ".5", "-", "", " 3", "1e3", "+1", "x", "True", "1.2.3", "NaN"];
+        let texts = [
+            "0", "-0", "7", "-3.25", "1.10", "00", "01", "1.", ".5", "-", "", " 3", "1e3", "+1", "x", "True", "1.2.3",
+            "NaN",
+        ];
         for cells in [Cells::AsTheyRead, Cells::Numbers, Cells::Texts, Cells::TextsOrNothing] {
             for text in texts {
                 let mut written = String::new();

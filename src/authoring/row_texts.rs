@@ -139,9 +139,7 @@ fn open_stdin(delimiter: Option<Delimiter>) -> Result<RowData, SetupError> {
         }
         (Some(FileKind::Json), None) => json(text, false, shown),
         (None | Some(FileKind::Empty | FileKind::Json), Some(delimiter)) => delimited(text, delimiter, shown),
-        (Some(kind), _) => {
-            Err(wrong(shown, &format!("{}; send CSV, JSON lines, Parquet or Arrow", kind.name())))
-        }
+        (Some(kind), _) => Err(wrong(shown, &format!("{}; send CSV, JSON lines, Parquet or Arrow", kind.name()))),
     }
 }
 
@@ -153,11 +151,7 @@ fn delimited(text: Box<dyn BufRead>, delimiter: Delimiter, shown: &str) -> Resul
     Ok(RowData::Table(DataTable { header, rows: TableRows::Delimited(reader) }))
 }
 
-fn in_columns(
-    format: DataFormat,
-    path: PathBuf,
-    copy: Option<tempfile::NamedTempFile>,
-) -> Result<RowData, SetupError> {
+fn in_columns(format: DataFormat, path: PathBuf, copy: Option<tempfile::NamedTempFile>) -> Result<RowData, SetupError> {
     let header = match format {
         DataFormat::Parquet => parquet_file::header(&path)?,
         _ => arrow_file::header(&path)?,
@@ -236,7 +230,8 @@ fn document(text: &str, shown: &str) -> Result<RowData, SetupError> {
 }
 
 fn numbered(rows: Vec<Box<RawValue>>) -> RowTexts {
-    let row = |(number, row): (u64, Box<RawValue>)| RowText { place: Place::Row(number), json: Ok(row.get().to_owned()) };
+    let row =
+        |(number, row): (u64, Box<RawValue>)| RowText { place: Place::Row(number), json: Ok(row.get().to_owned()) };
     Box::new((1..).zip(rows).map(row).map(Ok))
 }
 
@@ -312,7 +307,9 @@ mod tests {
     use crate::authoring::Cells;
 
     fn rows(rows: RowTexts) -> Vec<String> {
-        rows.map(|row| row.unwrap()).map(|row| format!("{}: {}", row.place, row.json.unwrap_or_else(|problem| problem))).collect()
+        rows.map(|row| row.unwrap())
+            .map(|row| format!("{}: {}", row.place, row.json.unwrap_or_else(|problem| problem)))
+            .collect()
     }
 
     fn instances(text: &str, is_document: bool) -> Result<Vec<String>, String> {
@@ -329,7 +326,14 @@ mod tests {
         for (text, is_document, expected) in [
             ("", false, &[][..]),
             ("\n[1]\n\n[2]\n", false, &["line 2: [1]", "line 4: [2]"]),
-            ("{\"a\": 1}\n{\"a\"\n", false, &["line 1: {\"a\": 1}", "line 2: this is not an instance as JSON: EOF while parsing an object at line 2 column 0"]),
+            (
+                "{\"a\": 1}\n{\"a\"\n",
+                false,
+                &[
+                    "line 1: {\"a\": 1}",
+                    "line 2: this is not an instance as JSON: EOF while parsing an object at line 2 column 0",
+                ],
+            ),
             ("{\"instances\": [[1], [2]]}", false, &["row 1: [1]", "row 2: [2]"]),
             ("{\n\"instances\": [\n[1]]}\n", false, &["row 1: [1]"]),
             ("[[1], [2]]", true, &["row 1: [1]", "row 2: [2]"]),

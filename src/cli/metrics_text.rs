@@ -21,7 +21,11 @@ impl Metrics {
     }
 
     /// Returns the series of a metric that have these labels.
-    pub(super) fn of<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Sample> {
+    pub(super) fn of<'a>(
+        &'a self,
+        name: &'a str,
+        labels: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| {
             sample.name == name && labels.iter().all(|(label, value)| sample.label(label) == Some(value))
         })
@@ -42,7 +46,9 @@ impl Metrics {
         let version = |sample: &Sample| Some((sample.label("model")?.to_owned(), sample.label("version")?.to_owned()));
         let found: BTreeSet<(String, String)> = self.of("leeway_model_info", &[]).filter_map(version).collect();
         let mut found: Vec<(String, String)> = found.into_iter().collect();
-        found.sort_by_key(|(model, version)| (model.clone(), version.parse::<u32>().map_or(0, |number| u32::MAX - number)));
+        found.sort_by_key(|(model, version)| {
+            (model.clone(), version.parse::<u32>().map_or(0, |number| u32::MAX - number))
+        });
         found
     }
 }

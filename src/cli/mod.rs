@@ -214,6 +214,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the command line of this process, with stages of your own.
+///
+/// Length: a table of the commands.
 pub fn main_with(stages: Stages) -> ExitCode {
     panics::report_panics();
     let cli = Cli::parse();

@@ -48,7 +48,9 @@ pub(super) fn run(args: OutcomesArgs) -> Result<()> {
     let wanted = version.map(|version| version.to_string());
     let versions: Vec<String> = all.filter(|found| wanted.as_ref().is_none_or(|wanted| found == wanted)).collect();
     match (&*versions, &wanted) {
-        ([], Some(wanted)) => bail!("version {wanted} of model {model} is not loaded; leeway status {model} lists the versions"),
+        ([], Some(wanted)) => {
+            bail!("version {wanted} of model {model} is not loaded; leeway status {model} lists the versions")
+        }
         ([], None) => bail!("no version of a model {model} is loaded; leeway status lists the models"),
         _ => write(&mut terminal::stdout(), &metrics, model.as_str(), &versions, wanted.is_some()),
     }
@@ -56,7 +58,8 @@ pub(super) fn run(args: OutcomesArgs) -> Result<()> {
 
 fn write(out: &mut dyn Write, metrics: &Metrics, model: &str, versions: &[String], with_classes: bool) -> Result<()> {
     let names = MEASURES.map(|(name, ..)| name);
-    let mut rows = table(["version", "predictions", "known", names[0], names[1], names[2], names[3], names[4], names[5]]);
+    let mut rows =
+        table(["version", "predictions", "known", names[0], names[1], names[2], names[3], names[4], names[5]]);
     let mut known = 0.0;
     for version in versions {
         let labels = [("model", model), ("version", &**version)];
@@ -64,7 +67,9 @@ fn write(out: &mut dyn Write, metrics: &Metrics, model: &str, versions: &[String
         let labelled = count("leeway_outcome_labels_total");
         known += labelled;
         let measures = MEASURES.map(|(_, metric, factor, unit)| match metrics.value(metric, &labels) {
-            Some(value) if value.is_finite() => format!("{:.*}{unit}", if unit.is_empty() { 3 } else { 1 }, factor * value),
+            Some(value) if value.is_finite() => {
+                format!("{:.*}{unit}", if unit.is_empty() { 3 } else { 1 }, factor * value)
+            }
             _ => "-".to_owned(),
         });
         let counts = [version.clone(), format!("{:.0}", count("leeway_predictions_total")), format!("{labelled:.0}")];

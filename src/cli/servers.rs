@@ -19,7 +19,8 @@ use crate::error::SetupError;
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Advice behind the message that no server answers.
-const ADVICE: &str = "; is it running, and is this the address of its admin listener (--server, LEEWAY_SERVER, admin.listen)?";
+const ADVICE: &str =
+    "; is it running, and is this the address of its admin listener (--server, LEEWAY_SERVER, admin.listen)?";
 
 /// The servers of a command, and how to reach them.
 #[derive(Debug, Args)]

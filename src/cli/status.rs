@@ -95,9 +95,15 @@ fn problems(client: &Client, only: Option<&ModelName>) -> Result<Checked> {
     }
     for model in &models {
         problems.extend(problems_of(model));
-        let drifted = numbers.iter().filter(|version| version.model == model.model.as_str() && version.drift.drifted > 0);
+        let drifted =
+            numbers.iter().filter(|version| version.model == model.model.as_str() && version.drift.drifted > 0);
         problems.extend(drifted.map(|version| {
-            format!("{} version {}: {} of its features and predictions", version.model, version.version, version.drift.shown())
+            format!(
+                "{} version {}: {} of its features and predictions",
+                version.model,
+                version.version,
+                version.drift.shown()
+            )
         }));
     }
     let versions = models.iter().map(|model| model.versions.len()).sum();
@@ -118,7 +124,10 @@ fn problems_of(model: &ModelStatus) -> Vec<String> {
         let altered = version.altered.as_ref().map(|difference| format!("altered on disk: {difference}"));
         let reload = version.reload_problem.as_ref().map(|problem| format!("a reload failed: {problem}"));
         let number = version.version;
-        [refused, altered, reload].into_iter().flatten().map(move |problem| format!("{name} version {number}: {problem}"))
+        [refused, altered, reload]
+            .into_iter()
+            .flatten()
+            .map(move |problem| format!("{name} version {number}: {problem}"))
     });
     unserved.into_iter().chain(of_model).chain(of_versions).collect()
 }
@@ -179,7 +188,9 @@ fn versions(model: &ModelStatus, numbers: &[VersionNumbers]) -> Table {
     for version in &model.versions {
         let number = version.version.to_string();
         let numbers = numbers.iter().find(|found| found.model == model.model.as_str() && found.version == number);
-        let count = |count: fn(&VersionNumbers) -> f64| numbers.map_or_else(String::new, |found| format!("{:.0}", count(found)));
+        let count = |count: fn(&VersionNumbers) -> f64| {
+            numbers.map_or_else(String::new, |found| format!("{:.0}", count(found)))
+        };
         let stable = if version.stable { " (stable)" } else { "" };
         table.add_row([
             format!("{number}{stable}"),
@@ -216,7 +227,9 @@ fn write_facts(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
     let metrics = metrics.map(|(name, value)| format!("{} {value:?}", cell(name)));
     let facts = [
         version.sha256.as_ref().map(|sha256| format!("sha256 {}", sha256.short())),
-        manifest.and_then(|manifest| manifest.trained_at.as_ref()).map(|date| format!("trained {}", cell(date.as_str()))),
+        manifest
+            .and_then(|manifest| manifest.trained_at.as_ref())
+            .map(|date| format!("trained {}", cell(date.as_str()))),
         version.batching.as_ref().map(|found| format!("batching {}", batching(found))),
         version.deployed_at.map(|at| format!("deployed since {}", seconds(at))),
     ];

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn durations_have_three_digits() {
-        let shown = [Some(0.000_123), Some(0.012_34), Some(0.123_4), Some(12.0), None, Some(f64::NAN)].map(milliseconds);
+        let shown =
+            [Some(0.000_123), Some(0.012_34), Some(0.123_4), Some(12.0), None, Some(f64::NAN)].map(milliseconds);
         assert_eq!(shown, ["0.12", "12.3", "123", "12000", "-", "-"]);
     }
 }

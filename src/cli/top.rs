@@ -101,9 +101,10 @@ fn traffic(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
     let header = ["model", "version", "traffic", "req/s", "errors/s", "shed/s", "queue", "P95 ms", "drift"];
     let mut rows = table_of_width(header, columns);
     for version in &now.versions {
-        let earlier = before.versions.iter().find(|earlier| {
-            (&earlier.model, &earlier.version) == (&version.model, &version.version)
-        });
+        let earlier = before
+            .versions
+            .iter()
+            .find(|earlier| (&earlier.model, &earlier.version) == (&version.model, &version.version));
         let rate = |count: fn(&VersionNumbers) -> f64| {
             // A version that was loaded again counts from zero.
             let earlier = earlier.map_or(0.0, count);
@@ -129,11 +130,16 @@ fn traffic(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
 /// Returns the table of P95 by stage, each beside its part of the budget.
 fn stages(versions: &[VersionNumbers], columns: Option<u16>) -> String {
     let names = STAGES.map(|(_, name)| name);
-    let mut rows = table_of_width(["model", "version", names[0], names[1], names[2], names[3], names[4], names[5]], columns);
+    let mut rows =
+        table_of_width(["model", "version", names[0], names[1], names[2], names[3], names[4], names[5]], columns);
     for version in versions {
         let cells = version.p95.iter().zip(version.budget).map(|(p95, budget)| {
             let budget = budget.map_or_else(|| "-".to_owned(), |budget| format!("{:.0}", 1_000.0 * budget));
-            let over = if p95.zip(budget.parse::<f64>().ok()).is_some_and(|(p95, most)| 1_000.0 * p95 > most) { "!" } else { "" };
+            let over = if p95.zip(budget.parse::<f64>().ok()).is_some_and(|(p95, most)| 1_000.0 * p95 > most) {
+                "!"
+            } else {
+                ""
+            };
             format!("{}/{budget}{over}", milliseconds(*p95))
         });
         rows.add_row([cell(&version.model), version.version.clone()].into_iter().chain(cells));
@@ -244,7 +250,9 @@ mod tests {
              leeway_requests_total{{{labels},outcome=\"ok\"}} {requests}\n"
         );
         for (stage, _) in STAGES {
-            text.push_str(&format!("leeway_latency_quantile_seconds{{{labels},stage=\"{stage}\",quantile=\"0.95\"}} 0.05\n"));
+            text.push_str(&format!(
+                "leeway_latency_quantile_seconds{{{labels},stage=\"{stage}\",quantile=\"0.95\"}} 0.05\n"
+            ));
             text.push_str(&format!("leeway_budget_seconds{{{labels},part=\"{stage}\"}} 0.02\n"));
         }
         let metrics = Metrics::parse(&text);

@@ -68,7 +68,8 @@ impl VersionNumbers {
             let part = if stage == "queue" { "inference" } else { stage };
             metrics.value("leeway_budget_seconds", &[labels[0], labels[1], ("part", part)])
         };
-        let features = |status| metrics.sum("leeway_drift_features", &[labels[0], labels[1], ("status", status)]) as u64;
+        let features =
+            |status| metrics.sum("leeway_drift_features", &[labels[0], labels[1], ("status", status)]) as u64;
         VersionNumbers {
             traffic: value("leeway_traffic_share_ratio").unwrap_or_default(),
             requests: metrics.sum("leeway_requests_total", &labels),

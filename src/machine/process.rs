@@ -8,8 +8,8 @@ use std::process::{Command, ExitStatus};
 
 use rustix::fs::{Access, access};
 use rustix::process::{
-    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, getuid, kill_process, set_parent_process_death_signal,
-    setpriority_process, setrlimit,
+    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, getuid, kill_process,
+    set_parent_process_death_signal, setpriority_process, setrlimit,
 };
 
 /// Environment variable that turns ONNX Runtime's telemetry off. From version 1.31 on, ONNX Runtime collects usage data

@@ -21,7 +21,8 @@ fn steady(text: &str, server: &Server) -> String {
             Some((before, _)) if line.contains("generation") => format!("{before} by …"),
             _ => match line.split_once("sha256 ") {
                 Some((before, rest)) => {
-                    let kept = rest.split(", ").filter(|part| part.starts_with("batching")).collect::<Vec<_>>().join(", ");
+                    let kept =
+                        rest.split(", ").filter(|part| part.starts_with("batching")).collect::<Vec<_>>().join(", ");
                     format!("{before}sha256 …, {kept}")
                 }
                 None => line.to_owned(),

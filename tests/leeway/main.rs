@@ -50,9 +50,9 @@ mod onnx_nodes;
 mod openapi;
 mod overload;
 
+mod predict;
 mod prometheus;
 mod protocol_buffers;
-mod predict;
 mod proxies;
 mod repository;
 mod request_forms;

@@ -44,7 +44,8 @@ impl ByServer {
             (Some(file), _) => Trust::File(file),
             (None, _) => Trust::System,
         };
-        let address = given.unwrap_or_else(|| ServerAddress::of_listener(&config.http.listen, !config.http.tls.is_off()));
+        let address =
+            given.unwrap_or_else(|| ServerAddress::of_listener(&config.http.listen, !config.http.tls.is_off()));
         let key = key_file.map(secret_in).transpose()?;
         let client = Client::new(address, &trust, key.as_ref().map(Token::secret), TIMEOUT)?;
         let view: ModelView = asked(&client, &format!("/v1/models/{model}"))?;
@@ -56,7 +57,8 @@ impl ByServer {
             let loaded: Vec<String> = view.versions.iter().map(|served| served.version.to_string()).collect();
             bail!("model {model} has no such version loaded; loaded: {}", loaded.join(", "))
         };
-        let metadata: ModelMetadata = asked(&client, &format!("/v1/models/{model}/versions/{}/metadata", served.version))?;
+        let metadata: ModelMetadata =
+            asked(&client, &format!("/v1/models/{model}/versions/{}/metadata", served.version))?;
         let signature = metadata.metadata.signature_def.signature_def.get(SIGNATURE);
         let columns = signature.iter().flat_map(|signature| &signature.inputs);
         let columns = columns.map(|(name, input)| KnownColumn { name: name.clone(), kind: kind_of(input) }).collect();

@@ -99,7 +99,8 @@ impl InProcess {
             run_limit: RunLimit(config.loading.trial_timeout()),
             load_limit: config.loading.timeout(),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no thread could be started")?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no thread could be started")?;
         let served = {
             let _guard = runtime.enter();
             let prepared = loader.prepare(&order, &|_| {})?;
@@ -109,7 +110,14 @@ impl InProcess {
         let catalog = Catalog::default();
         catalog.publish(snapshot(&served));
         let memory = MemoryBudget::new(config.http.body_memory(), NonZeroUsize::MIN);
-        Ok(InProcess { runtime, catalog, threads: BlockingThreads::new(available_cores()), memory, version: served, columns })
+        Ok(InProcess {
+            runtime,
+            catalog,
+            threads: BlockingThreads::new(available_cores()),
+            memory,
+            version: served,
+            columns,
+        })
     }
 }
 

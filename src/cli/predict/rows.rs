@@ -110,7 +110,9 @@ fn choose(
     }
     if let Some((_, column)) = chosen.iter().find(|(_, column)| column.unusable.is_some()) {
         let (name, dtype) = (&column.name, column.unusable.as_deref().unwrap_or_default());
-        bail!("the column {name:?} has values of type {dtype}, which cannot be a part of an instance; convert it, or leave it out with --ignore-column");
+        bail!(
+            "the column {name:?} has values of type {dtype}, which cannot be a part of an instance; convert it, or leave it out with --ignore-column"
+        );
     }
     let column = |(place, column): &(usize, &HeaderColumn)| {
         let kind = kind_of(&column.name).or(only.map(|only| only.kind)).unwrap_or(ColumnKind::Number);
@@ -124,7 +126,9 @@ fn choose(
     let names: Vec<String> = chosen.iter().map(|(_, column)| column.name.clone()).collect();
     let columns = chosen.iter().map(column).collect();
     let envelopes = match (by_name, only) {
-        (false, Some(only)) if names.len() == 1 => vec![Envelope::Named(vec![only.name.clone()]), Envelope::Named(names)],
+        (false, Some(only)) if names.len() == 1 => {
+            vec![Envelope::Named(vec![only.name.clone()]), Envelope::Named(names)]
+        }
         // The elements of the only input have names that the model's settings know, or none.
         (false, Some(_)) => {
             let places = (0..names.len()).map(|place| place.to_string()).collect();
@@ -160,7 +164,10 @@ fn in_form(mut rows: RowTexts, envelopes: Vec<Envelope>, predictor: &dyn Predict
         }
     }
     match &*problems {
-        [] => Ok(Rows { envelope: envelopes.into_iter().next().unwrap_or(Envelope::Instances), rows: Box::new(tried.into_iter().map(Ok).chain(rows)) }),
+        [] => Ok(Rows {
+            envelope: envelopes.into_iter().next().unwrap_or(Envelope::Instances),
+            rows: Box::new(tried.into_iter().map(Ok).chain(rows)),
+        }),
         problems => bail!(
             "the model does not take the first rows: {}. Columns that are not features can be left out with \
              --ignore-column",
@@ -213,7 +220,9 @@ mod tests {
         let (_, envelopes) = choose(&["review"], &[], &[("text", ColumnKind::Text)]).unwrap();
         assert_eq!(envelopes[0], named(&["text"]));
 
-        assert!(choose(&["a"], &[], &table).unwrap_err().contains("none of the model's columns (age, city); it has: a"));
+        assert!(
+            choose(&["a"], &[], &table).unwrap_err().contains("none of the model's columns (age, city); it has: a")
+        );
         assert!(choose(&["age"], &["x"], &table).unwrap_err().contains("no column \"x\" to ignore"));
     }
 

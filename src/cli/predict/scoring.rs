@@ -71,7 +71,8 @@ struct Size {
 impl Scoring<'_> {
     /// Makes all predictions, and gives them to `take` in the order of the rows.
     pub(super) fn run(&self, wanted: &Wanted, take: &mut dyn FnMut(&Outcome) -> Result<()>) -> Result<()> {
-        let size = Size { rows: AtomicUsize::new(FIRST_ROWS.min(self.max_rows)), limit: AtomicUsize::new(self.max_rows) };
+        let size =
+            Size { rows: AtomicUsize::new(FIRST_ROWS.min(self.max_rows)), limit: AtomicUsize::new(self.max_rows) };
         let is_over = AtomicBool::new(false);
         let (chunks, waiting) = sync_channel::<Chunk>(self.in_flight);
         let (solved, finished) = sync_channel::<Solved>(self.in_flight);
@@ -142,7 +143,12 @@ impl Scoring<'_> {
     }
 
     /// Gives the outcomes to `take` in the order of the rows.
-    fn write(&self, finished: &Receiver<Solved>, left: &Receiver<()>, take: &mut dyn FnMut(&Outcome) -> Result<()>) -> Result<()> {
+    fn write(
+        &self,
+        finished: &Receiver<Solved>,
+        left: &Receiver<()>,
+        take: &mut dyn FnMut(&Outcome) -> Result<()>,
+    ) -> Result<()> {
         let (mut early, mut next, mut written, mut refused) = (BTreeMap::new(), 0, 0u64, 0u64);
         for (number, outcomes) in finished {
             early.insert(number, outcomes);
@@ -341,7 +347,8 @@ mod tests {
 
     #[test]
     fn all_rows_are_predicted_in_order_whatever_the_size_of_requests() {
-        let lines: String = (0..5_000).filter(|number| number % 1_000 != 13).map(|number| format!("{number}\n")).collect();
+        let lines: String =
+            (0..5_000).filter(|number| number % 1_000 != 13).map(|number| format!("{number}\n")).collect();
         let (seen, done) = score(&lines, false);
         assert_eq!(done, Ok(()));
         let expected: Vec<String> = lines.lines().map(|line| (2 * line.parse::<u64>().unwrap()).to_string()).collect();
@@ -351,7 +358,8 @@ mod tests {
 
     #[test]
     fn a_refused_row_is_named_and_ends_the_predictions_unless_they_keep_going() {
-        let lines: String = (0..3_000).map(|number| if number == 50 { "{\n".to_owned() } else { format!("{number}\n") }).collect();
+        let lines: String =
+            (0..3_000).map(|number| if number == 50 { "{\n".to_owned() } else { format!("{number}\n") }).collect();
         let (seen, done) = score(&lines, false);
         assert_eq!(done.unwrap_err(), "line 14: 13 is not allowed; --keep-going goes on after such rows");
         assert!(seen.len() <= 13 && seen.iter().zip(0..).all(|(seen, number)| *seen == (2 * number).to_string()));
