@@ -64,8 +64,18 @@ pub(super) fn row_texts(
 fn write_value(cell: &str, cells: Cells, to: &mut String) {
     match cells {
         Cells::Numbers | Cells::AsTheyRead if is_plain_number(cell) => to.push_str(cell),
+        Cells::Texts | Cells::TextsOrNothing if is_plain_text(cell) => {
+            to.push('"');
+            to.push_str(cell);
+            to.push('"');
+        }
         _ => to.push_str(&value(cell, cells).to_string()),
     }
+}
+
+/// Returns true for texts that are not empty, and that JSON writes as they are.
+fn is_plain_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// Returns true for the most common numbers of JSON: those without an exponent.
@@ -145,7 +155,7 @@ mod tests {
     fn a_cell_is_written_as_it_is_read() {
         let texts = [
             "0", "-0", "7", "-3.25", "1.10", "00", "01", "1.", ".5", "-", "", " 3", "1e3", "+1", "x", "True", "1.2.3",
-            "NaN",
+            "NaN", "é \u{1f427}", "a\"b", "a\\b", "a\nb", "\u{1}",
         ];
         for cells in [Cells::AsTheyRead, Cells::Numbers, Cells::Texts, Cells::TextsOrNothing] {
             for text in texts {

@@ -34,6 +34,6 @@ pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, n
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
-pub use self::row_texts::{DataPlace, DataTable, RowData, RowTexts, open_rows};
+pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};
 pub use self::staging::abandon_additions;
 pub use self::training_data::Progress;

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::columns::{ColumnToRead, HeaderColumn};
@@ -34,6 +33,15 @@ pub enum DataPlace {
     Stdin,
     /// A file, or a folder of images.
     Path(PathBuf),
+}
+
+/// Progress of reading data, and its size if it is known.
+#[derive(Debug, Default)]
+pub struct ReadProgress {
+    /// Number of bytes that were read of a file with text.
+    pub bytes: AtomicU64,
+    /// Number of rows of a Parquet file; 0 for data whose number of rows is not known.
+    pub rows_in_all: AtomicU64,
 }
 
 /// The rows of data, in order. An error ends them.
@@ -79,32 +87,32 @@ enum TableRows {
     InColumns(DataFormat, PathBuf, Option<tempfile::NamedTempFile>),
 }
 
-/// Opens data. `read` counts the bytes that are read of a text.
+/// Opens data. Reading it is counted in `progress`.
 pub fn open_rows(
     place: &DataPlace,
     delimiter: Option<Delimiter>,
-    read: &Arc<AtomicU64>,
+    progress: &Arc<ReadProgress>,
 ) -> Result<RowData, SetupError> {
     match place {
-        DataPlace::Stdin => open_stdin(delimiter),
-        DataPlace::Path(path) => open_path(path, delimiter, read),
+        DataPlace::Stdin => open_stdin(delimiter, progress),
+        DataPlace::Path(path) => open_path(path, delimiter, progress),
     }
 }
 
-fn open_path(path: &Path, delimiter: Option<Delimiter>, read: &Arc<AtomicU64>) -> Result<RowData, SetupError> {
+fn open_path(path: &Path, delimiter: Option<Delimiter>, progress: &Arc<ReadProgress>) -> Result<RowData, SetupError> {
     let shown = path.display().to_string();
     if !path.exists() {
         return Err(wrong(&shown, "there is no such file"));
     }
     match data_format(path, delimiter)? {
-        format @ (DataFormat::Parquet | DataFormat::Arrow) => in_columns(format, path.to_owned(), None),
+        format @ (DataFormat::Parquet | DataFormat::Arrow) => in_columns(format, path.to_owned(), None, progress),
         DataFormat::ImageFolder => Ok(RowData::Instances(Box::new(ImageFolder::list(path)?.into_rows()))),
         DataFormat::NumPy | DataFormat::NumPyArchive => {
             Err(wrong(&shown, "NumPy arrays are not read here; save the rows as Parquet, CSV or JSON lines"))
         }
         format @ (DataFormat::JsonLines | DataFormat::Delimited(_)) => {
             let file = File::open(path).map_err(|error| wrong(&shown, &error.to_string()))?;
-            let text = unpacked_text(BufReader::new(Counted { file, read: Arc::clone(read) }), &shown)?;
+            let text = unpacked_text(BufReader::new(Counted { file, progress: Arc::clone(progress) }), &shown)?;
             match format {
                 DataFormat::Delimited(delimiter) => delimited(text, delimiter, &shown),
                 _ => json(text, shown.ends_with(".json") || shown.ends_with(".json.gz"), &shown),
@@ -114,7 +122,7 @@ fn open_path(path: &Path, delimiter: Option<Delimiter>, read: &Arc<AtomicU64>) -
 }
 
 /// Opens standard input, whose format is that of its first bytes.
-fn open_stdin(delimiter: Option<Delimiter>) -> Result<RowData, SetupError> {
+fn open_stdin(delimiter: Option<Delimiter>, progress: &ReadProgress) -> Result<RowData, SetupError> {
     let shown = "standard input";
     let unreadable = |error: io::Error| wrong(shown, &error.to_string());
     let (kind, mut bytes) = text_and_kind(io::stdin().lock()).map_err(unreadable)?;
@@ -123,7 +131,7 @@ fn open_stdin(delimiter: Option<Delimiter>) -> Result<RowData, SetupError> {
         let mut copy = tempfile::NamedTempFile::new().map_err(unreadable)?;
         io::copy(&mut bytes, &mut copy).map_err(unreadable)?;
         let format = if kind == FileKind::Parquet { DataFormat::Parquet } else { DataFormat::Arrow };
-        return in_columns(format, copy.path().to_owned(), Some(copy));
+        return in_columns(format, copy.path().to_owned(), Some(copy), progress);
     }
     let (kind, text) = match kind {
         Some(FileKind::Gzip) => {
@@ -151,9 +159,17 @@ fn delimited(text: Box<dyn BufRead>, delimiter: Delimiter, shown: &str) -> Resul
     Ok(RowData::Table(DataTable { header, rows: TableRows::Delimited(reader) }))
 }
 
-fn in_columns(format: DataFormat, path: PathBuf, copy: Option<tempfile::NamedTempFile>) -> Result<RowData, SetupError> {
+fn in_columns(
+    format: DataFormat,
+    path: PathBuf,
+    copy: Option<tempfile::NamedTempFile>,
+    progress: &ReadProgress,
+) -> Result<RowData, SetupError> {
     let header = match format {
-        DataFormat::Parquet => parquet_file::header(&path)?,
+        DataFormat::Parquet => {
+            progress.rows_in_all.store(parquet_file::row_count(&path)?, Relaxed);
+            parquet_file::header(&path)?
+        }
         _ => arrow_file::header(&path)?,
     };
     Ok(RowData::Table(DataTable { header, rows: TableRows::InColumns(format, path, copy) }))
@@ -173,7 +189,7 @@ impl DataTable {
                     // The temporary file is deleted when all rows have been read.
                     let _ = &copy;
                     let (place, cells) = row?;
-                    Ok(RowText { place, json: Ok(Value::Array(cells).to_string()) })
+                    Ok(RowText { place, json: serde_json::to_string(&cells).map_err(|error| error.to_string()) })
                 })))
             }
         }
@@ -286,13 +302,13 @@ fn with_header(mut text: Box<dyn BufRead>) -> io::Result<(Vec<u8>, Box<dyn BufRe
 /// A file that counts the bytes that are read.
 struct Counted {
     file: File,
-    read: Arc<AtomicU64>,
+    progress: Arc<ReadProgress>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.file.read(buffer)?;
-        self.read.fetch_add(length as u64, Relaxed);
+        self.progress.bytes.fetch_add(length as u64, Relaxed);
         Ok(length)
     }
 }

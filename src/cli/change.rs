@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::answer::Answer;
 use super::client::Client;
-use super::servers::ServerArgs;
+use super::servers::{ServerArgs, Title};
 use super::settings::{RepositoryArgs, one_thread};
 use crate::api::admin::{ChangeOutcome, PromoteChange, RollbackChange, TrafficChange};
 use crate::config::{Config, this_user};
@@ -55,7 +55,7 @@ pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Resu
         let config = RepositoryArgs { config: server.connection.settings, models }.load()?;
         return show(Answer::of(&one_thread()?.block_on(in_the_journal(&config, &request))?)?, server.json);
     }
-    server.connection.servers()?.each(|client| show(by_the_server(client, &request)?, server.json))
+    server.each(Title::InLine, |client| show(by_the_server(client, &request)?, server.json))
 }
 
 /// Prints the outcome of a change.

@@ -18,6 +18,8 @@ use crate::api::routes::ADMIN_API;
 
 /// Timeout of a connection attempt. It is short, because servers are on networks of their operators.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// Number of connections that are kept for other requests, at least that of the requests at one time.
+const KEPT_CONNECTIONS: usize = 256;
 /// Maximum size of a response, enough for the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
@@ -70,6 +72,8 @@ impl Client {
             // Proxies named in the environment are not used: the address is that of the server.
             .proxy(None)
             .max_redirects(0)
+            .max_idle_connections(KEPT_CONNECTIONS)
+            .max_idle_connections_per_host(KEPT_CONNECTIONS)
             .timeout_connect(Some(CONNECTING))
             .timeout_global(Some(timeout));
         let config = match address.is_encrypted() {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::servers::ServerArgs;
+use super::servers::{ServerArgs, Title};
 use super::status::state;
 use crate::api::admin::VersionStatus;
 use crate::identity::{ModelName, Version};
@@ -29,7 +29,7 @@ pub(super) fn unload(args: VersionArgs) -> Result<()> {
 }
 
 fn act(VersionArgs { model, version, server }: VersionArgs, action: &str) -> Result<()> {
-    server.connection.servers()?.each(|client| {
+    server.each(Title::InLine, |client| {
         let answer = client.order(&format!("/models/{model}/versions/{version}/{action}"))?;
         answer.show(server.json, |out, status: VersionStatus| {
             Ok(writeln!(out, "{model} version {version}: {}", state(&status))?)

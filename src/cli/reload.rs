@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::servers::ServerArgs;
+use super::servers::{ServerArgs, Title};
 use super::status::{write_model, write_problems};
 use crate::api::admin::Overview;
 
 pub(super) fn run(server: &ServerArgs) -> Result<()> {
-    server.connection.servers()?.each(|client| {
+    server.each(Title::Above, |client| {
         client.order("/reload")?.show(server.json, |out, overview: Overview| {
             for model in &overview.models {
                 write_model(out, model, None)?;

@@ -61,6 +61,25 @@ pub(super) struct ServerArgs {
 /// Clients of all servers of a command, at least one.
 pub(super) struct Servers(Vec<Client>);
 
+/// The address of a server before its output, if a command has several servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Title {
+    /// Before the only line.
+    InLine,
+    /// On a line of its own.
+    Above,
+    /// Not at all, before JSON.
+    None,
+}
+
+impl ServerArgs {
+    /// Does something with every server, as [`Servers::each`].
+    pub(super) fn each(&self, title: Title, act: impl FnMut(&Client) -> Result<()>) -> Result<()> {
+        let title = if self.json { Title::None } else { title };
+        self.connection.servers()?.each(title, act)
+    }
+}
+
 impl ConnectionArgs {
     /// Returns clients of the servers, for requests that may have to load a version.
     pub(super) fn servers(&self) -> Result<Servers> {
@@ -125,6 +144,11 @@ impl Servers {
         bail!("{}{ADVICE}", silent.join("; "))
     }
 
+    /// Returns the clients of all servers.
+    pub(super) fn all(&self) -> &[Client] {
+        &self.0
+    }
+
     /// Sends a GET request to the first server that answers.
     pub(super) fn get<T>(&self, path: &str) -> Result<Answer<T>> {
         self.first(|client| client.get(path))
@@ -132,7 +156,7 @@ impl Servers {
 
     /// Does something with every server. If some of several refuse or do not answer, the others do it all the same, and
     /// the error lists those that did not.
-    pub(super) fn each(&self, mut act: impl FnMut(&Client) -> Result<()>) -> Result<()> {
+    pub(super) fn each(&self, title: Title, mut act: impl FnMut(&Client) -> Result<()>) -> Result<()> {
         if let [only] = &*self.0 {
             return act(only).map_err(|error| match error.downcast_ref::<Unreachable>() {
                 Some(_) => anyhow!("{error}{ADVICE}"),
@@ -140,16 +164,25 @@ impl Servers {
             });
         }
         let mut failed = Vec::new();
-        for client in &self.0 {
-            write!(terminal::stdout(), "{}: ", client.address())?;
+        for (index, client) in self.0.iter().enumerate() {
+            let address = client.address();
+            match title {
+                Title::InLine => write!(terminal::stdout(), "{address}: ")?,
+                Title::Above => writeln!(terminal::stdout(), "{}server {address}", if index > 0 { "\n" } else { "" })?,
+                Title::None => {}
+            }
             if let Err(error) = act(client) {
-                writeln!(terminal::stdout(), "refused: {error:#}")?;
-                failed.push(client.address().to_string());
+                if title == Title::None {
+                    writeln!(terminal::stderr(), "{address}: error: {error:#}")?;
+                } else {
+                    writeln!(terminal::stdout(), "error: {error:#}")?;
+                }
+                failed.push(address.to_string());
             }
         }
         if failed.is_empty() {
             return Ok(());
         }
-        bail!("{} of {} servers did not do it: {}", failed.len(), self.0.len(), failed.join(", "))
+        bail!("{} of {} servers failed: {}", failed.len(), self.0.len(), failed.join(", "))
     }
 }

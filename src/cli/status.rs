@@ -7,10 +7,10 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::Table;
 
-use super::client::Client;
+use super::client::{Client, Unreachable};
 use super::exit::Exit;
 use super::metrics_text::Metrics;
-use super::servers::ServerArgs;
+use super::servers::{ServerArgs, Servers, Title};
 use super::table_cells::{align_right, cell, milliseconds, seconds, table, text_of, words};
 use super::terminal;
 use super::version_numbers::VersionNumbers;
@@ -41,24 +41,16 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(StatusArgs { model, check, server }: StatusArgs) -> Result<()> {
     if check {
-        let servers = server.connection.servers_within(CHECK_TIMEOUT);
-        let asked = servers.and_then(|servers| servers.first(|client| problems(client, model.as_ref())));
-        return report(&asked.map_err(|error| Exit::with(NOT_ASKED, &error))?);
+        let servers = server.connection.servers_within(CHECK_TIMEOUT).map_err(|error| Exit::with(NOT_ASKED, &error))?;
+        return check_all(&servers, model.as_ref());
     }
-    let servers = server.connection.servers()?;
-    let numbers = || {
-        if server.json {
-            return Ok(Vec::new());
-        }
-        servers.first(|client| Ok(VersionNumbers::all(&Metrics::parse(&client.read("/metrics")?.text))))
-    };
-    match model {
+    server.each(Title::Above, |client| match &model {
         Some(model) => {
-            let (answer, numbers) = (servers.get(&format!("/models/{model}"))?, numbers()?);
+            let (answer, numbers) = (client.get(&format!("/models/{model}"))?, numbers_of(client)?);
             answer.show(server.json, |out, model: ModelStatus| write_model(out, &model, Some(&numbers)))
         }
         None => {
-            let (answer, numbers) = (servers.get("/models")?, numbers()?);
+            let (answer, numbers) = (client.get("/models")?, numbers_of(client)?);
             answer.show(server.json, |out, overview: Overview| {
                 for (index, model) in overview.models.iter().enumerate() {
                     if index > 0 {
@@ -69,10 +61,43 @@ pub(super) fn run(StatusArgs { model, check, server }: StatusArgs) -> Result<()>
                 write_problems(out, &overview)
             })
         }
-    }
+    })
+}
+
+/// Asks a server for the numbers of its versions.
+fn numbers_of(client: &Client) -> Result<Vec<VersionNumbers>, Unreachable> {
+    Ok(VersionNumbers::all(&Metrics::parse(&client.read("/metrics")?.text)))
 }
 
 // ===== --check =====
+
+/// Checks all servers, and prints their problems.
+fn check_all(servers: &Servers, only: Option<&ModelName>) -> Result<()> {
+    let (mut out, mut code) = (terminal::stdout(), None);
+    for client in servers.all() {
+        let server = if servers.all().len() > 1 { format!("{}: ", client.address()) } else { String::new() };
+        match problems(client, only) {
+            Ok(Checked { models, versions, problems }) if problems.is_empty() => {
+                writeln!(out, "{server}ok: {}, {}", counted(models, "model"), counted(versions, "version"))?;
+            }
+            Ok(Checked { problems, .. }) => {
+                for problem in problems {
+                    writeln!(out, "{server}problem: {problem}")?;
+                }
+                code = code.max(Some(WRONG));
+            }
+            Err(error) => {
+                writeln!(out, "{server}problem: {error:#}")?;
+                code = code.max(Some(NOT_ASKED));
+            }
+        }
+    }
+    code.map_or(Ok(()), |code| Err(Exit::silently(code)))
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
 
 /// State of a server, for `--check`.
 struct Checked {
@@ -85,7 +110,7 @@ struct Checked {
 fn problems(client: &Client, only: Option<&ModelName>) -> Result<Checked> {
     let mut problems: Vec<String> = client.read("/readyz")?.problem().into_iter().collect();
     let overview: Overview = client.get("/models")?.parsed()?;
-    let numbers = VersionNumbers::all(&Metrics::parse(&client.read("/metrics")?.text));
+    let numbers = numbers_of(client)?;
     let models: Vec<&ModelStatus> =
         overview.models.iter().filter(|model| only.is_none_or(|only| model.model == *only)).collect();
     match only {
@@ -130,19 +155,6 @@ fn problems_of(model: &ModelStatus) -> Vec<String> {
             .map(move |problem| format!("{name} version {number}: {problem}"))
     });
     unserved.into_iter().chain(of_model).chain(of_versions).collect()
-}
-
-/// Prints the problems, or that there are none.
-fn report(Checked { models, versions, problems }: &Checked) -> Result<()> {
-    let mut out = terminal::stdout();
-    if problems.is_empty() {
-        writeln!(out, "ok: {models} models, {versions} versions")?;
-        return Ok(());
-    }
-    for problem in problems {
-        writeln!(out, "problem: {problem}")?;
-    }
-    Err(Exit::silently(WRONG))
 }
 
 // ===== tables =====

@@ -9,8 +9,8 @@ use crate::identity::is_unprintable;
 const MAX_LINE_BYTES: usize = 8 << 10;
 
 /// Words that call for attention. On a terminal, they are red.
-const ALARMING: [&str; 8] =
-    ["ALTERED", "NOT SERVED", "NOT WRITTEN YET", "WARNING", "drifted", "error:", "problem:", "refused"];
+const ALARMING: [&str; 9] =
+    ["ALTERED", "NOT READY", "NOT SERVED", "NOT WRITTEN YET", "WARNING", "drifted", "error:", "problem:", "refused"];
 const RED: &str = "\u{1b}[31m";
 const PLAIN: &str = "\u{1b}[0m";
 

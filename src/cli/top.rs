@@ -1,6 +1,7 @@
 //! `leeway top`: a live view of a running server: rates, P95 by stage beside the budget, and drift.
 
 use std::io::{IsTerminal, Write, stdout};
+use std::iter::repeat;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -106,6 +107,10 @@ fn traffic(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
             .iter()
             .find(|earlier| (&earlier.model, &earlier.version) == (&version.model, &version.version));
         let rate = |count: fn(&VersionNumbers) -> f64| {
+            // Another server, which answered because the first one does not, has counts of its own.
+            if before.server != now.server {
+                return "-".to_owned();
+            }
             // A version that was loaded again counts from zero.
             let earlier = earlier.map_or(0.0, count);
             let grown = if count(version) < earlier { count(version) } else { count(version) - earlier };
@@ -175,7 +180,7 @@ fn watch(servers: &Servers, first: Reading, interval: Duration) -> Result<()> {
     let (mut before, mut now) = (first, Reading::of(servers)?);
     let (mut scrolled, mut problem, mut next) = (0usize, None, Instant::now() + interval);
     loop {
-        let (columns, lines) = size().unwrap_or((80, 24));
+        let (columns, lines) = size().ok().filter(|(columns, lines)| columns.min(lines) > &0).unwrap_or((80, 24));
         let text = match &problem {
             Some(problem) => format!("{problem}\n\n{}", view(&before, &now, Some(columns))),
             None => view(&before, &now, Some(columns)),
@@ -226,16 +231,19 @@ fn key(event: &Event) -> Option<Key> {
 /// Draws the lines from `scrolled` on, and a line with the keys at the bottom.
 fn draw(text: &str, scrolled: usize, (columns, lines): (u16, u16)) -> Result<()> {
     let mut out = stdout();
-    queue!(out, MoveTo(0, 0), Clear(ClearType::All))?;
-    let shown = text.lines().skip(scrolled).take(usize::from(lines).saturating_sub(1));
+    let shown = text.lines().skip(scrolled).chain(repeat("")).take(usize::from(lines).saturating_sub(1));
+    // Each line is cleared when it is written, so that the screen does not flicker.
     for (line, row) in shown.zip(0..) {
         queue!(out, MoveTo(0, row))?;
         let line: String = line.chars().take(usize::from(columns)).collect();
         write!(terminal::stdout(), "{line}")?;
-        terminal::stdout().flush()?;
+        if line.chars().count() < usize::from(columns) {
+            queue!(out, Clear(ClearType::UntilNewLine))?;
+        }
     }
     queue!(out, MoveTo(0, lines.saturating_sub(1)))?;
     write!(out, "q quits, arrows scroll")?;
+    queue!(out, Clear(ClearType::UntilNewLine))?;
     Ok(out.flush()?)
 }
 

@@ -57,7 +57,7 @@ fn the_tables_fit_a_terminal_of_80_columns() {
 fn the_check_of_a_server_has_exit_codes() {
     let repository = Repository::new().with("plus", 1, "plus_1", TENSOR_STAGES);
     let server = server(&repository);
-    assert_eq!(say(&server, &["status", "--check"]), (0, "ok: 1 models, 1 versions\n".to_owned()));
+    assert_eq!(say(&server, &["status", "--check"]), (0, "ok: 1 model, 1 version\n".to_owned()));
     let folder = repository.version("plus", 2);
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("model.onnx"), "nothing").unwrap();
@@ -82,16 +82,27 @@ fn a_command_asks_one_of_several_servers_and_changes_all() {
     let several = format!("http://{},{}", first.admin, second.admin);
     let with_nobody = format!("127.0.0.1:1,{}", first.admin);
     let say = |arguments: &[&str]| run(&mut leeway(arguments));
+    let (code, said) = say(&["history", "plus", "--server", &with_nobody]);
+    assert!(code == 0 && said.contains("generation"), "{said}");
+    let (code, said) = say(&["status", "--server", &several]);
+    assert_eq!((code, said.matches("plus: generation 1").count()), (0, 2), "{said}");
+    for server in [&first, &second] {
+        assert!(said.contains(&format!("server {}\n", server.admin)), "{said}");
+    }
     let (code, said) = say(&["status", "--server", &with_nobody]);
-    assert!(code == 0 && said.contains("plus: generation 1"), "{said}");
+    assert!(code == 1 && said.contains("error: no server answers") && said.contains("plus: generation 1"), "{said}");
+    let (code, said) = say(&["status", "--check", "--server", &several]);
+    assert_eq!((code, said.matches(": ok: 1 model, 2 versions").count()), (0, 2), "{said}");
+    let (code, said) = say(&["status", "--check", "--server", &with_nobody]);
+    assert!(code == 2 && said.contains("127.0.0.1:1: problem: no server") && said.contains(": ok: "), "{said}");
     let (code, said) = say(&["promote", "plus", "1", "--server", &several]);
     let made = "plus: 2=100 -> 1=100, stable version 1, generation 2";
     for server in [&first, &second] {
         assert!(code == 0 && said.contains(&format!("{}: {made}\n", server.admin)), "{said}");
     }
     let (code, said) = say(&["rollback", "plus", "--server", &with_nobody]);
-    assert!(code == 1 && said.contains("127.0.0.1:1: refused: no server answers at 127.0.0.1:1"), "{said}");
-    assert!(said.contains("1=100 -> 2=100") && said.contains("1 of 2 servers did not do it: 127.0.0.1:1"), "{said}");
+    assert!(code == 1 && said.contains("127.0.0.1:1: error: no server answers at 127.0.0.1:1"), "{said}");
+    assert!(said.contains("1=100 -> 2=100") && said.contains("1 of 2 servers failed: 127.0.0.1:1"), "{said}");
 }
 
 #[test]

@@ -8,30 +8,30 @@ mod by_server;
 mod in_process;
 mod output;
 mod predictor;
+mod progress;
 mod rows;
 mod scoring;
 
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::by_server::ByServer;
 use self::in_process::InProcess;
 use self::output::{Output, OutputFormat};
 use self::predictor::Predictor;
+use self::progress::Progress;
 use self::scoring::{Outcome, Refused, Scoring};
 use super::exit::Exit;
 use super::server_address::ServerAddress;
 use super::settings::ConfigArgs;
 use super::terminal;
-use crate::authoring::{DataPlace, Delimiter};
+use crate::authoring::{DataPlace, Delimiter, ReadProgress};
 use crate::identity::{ModelName, Version};
 use crate::pipeline::Stages;
 
@@ -39,6 +39,8 @@ use crate::pipeline::Stages;
 const SOME_REFUSED: u8 = 3;
 /// Maximum number of refused rows that are named. The others are counted.
 const MAX_NAMED: u64 = 20;
+/// Maximum number of requests at one time. Each has a thread.
+const MAX_CONCURRENCY: i64 = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct PredictArgs {
@@ -78,9 +80,9 @@ pub(super) struct PredictArgs {
     #[arg(long)]
     keep_going: bool,
 
-    /// Number of requests at one time
-    #[arg(long, value_name = "COUNT")]
-    concurrency: Option<NonZeroUsize>,
+    /// Number of requests at one time [default: 4; in this process, the number of cores and one more]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
+    concurrency: Option<u16>,
 
     /// Maximum number of rows in one request. The number is found by itself, from the time that requests take
     #[arg(long, value_name = "COUNT", default_value = "8192")]
@@ -135,12 +137,20 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
         path if path.as_os_str() == "-" => DataPlace::Stdin,
         path => DataPlace::Path(path.clone()),
     };
-    let (begin, read) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-    let progress = Progress::new(&place);
-    let mut output = Output::open(args.output.as_deref(), args.format, &args.columns, args.keep_going)?;
+    if let (Some(output), DataPlace::Path(data)) = (&args.output, &place)
+        && is_same_file(output, data)
+    {
+        bail!("{} is the file with the rows; write the predictions to another one", output.display());
+    }
+    if place == DataPlace::Stdin && std::io::stdin().is_terminal() {
+        writeln!(terminal::stderr(), "reading rows from standard input; Ctrl-D ends them")?;
+    }
+    let (begin, read) = (Instant::now(), Arc::new(ReadProgress::default()));
+    let mut progress = Progress::new(&place, &read);
+    let mut output = Output::new(args.output.as_deref(), args.format, &args.columns, args.keep_going);
     let scoring = Scoring {
         predictor,
-        in_flight: args.concurrency.map_or_else(|| predictor.concurrency(), NonZeroUsize::get),
+        in_flight: args.concurrency.map_or_else(|| predictor.concurrency(), usize::from),
         max_rows: args.max_rows.get(),
         keep_going: args.keep_going,
     };
@@ -148,7 +158,7 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
         place,
         delimiter: args.delimiter,
         ignored_columns: args.ignore_column.clone(),
-        read: Arc::clone(&read),
+        progress: read,
     };
     let (mut done, mut refused) = (0u64, 0u64);
     let scored = scoring.run(&rows, &mut |outcome| {
@@ -160,11 +170,12 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
             }
         }
         output.write(outcome)?;
-        progress.show(done, &read);
+        progress.show(done);
         Ok(())
     });
     progress.finish();
-    let finished = output.finish();
+    // Of a command that fails later, the predictions up to there are kept.
+    let finished = if scored.is_ok() || done > 0 { output.finish() } else { Ok(()) };
     scored?;
     finished?;
     let took = begin.elapsed();
@@ -178,58 +189,10 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
     if refused > 0 { Err(Exit::silently(SOME_REFUSED)) } else { Ok(()) }
 }
 
-/// Shows the progress on a terminal: as a bar, if the size of the data is known.
-struct Progress {
-    bar: Option<ProgressBar>,
-    bytes: Option<u64>,
-}
-
-impl Progress {
-    fn new(place: &DataPlace) -> Progress {
-        if !std::io::stderr().is_terminal() {
-            return Progress { bar: None, bytes: None };
-        }
-        let is_text = |path: &PathBuf| {
-            let name = path.to_string_lossy().to_lowercase();
-            path.is_file() && ![".parquet", ".pq", ".parq", ".arrow", ".feather"].iter().any(|end| name.ends_with(end))
-        };
-        let bytes = match place {
-            DataPlace::Path(path) if is_text(path) => path.metadata().ok().map(|metadata| metadata.len().max(1)),
-            _ => None,
-        };
-        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
-        let template = match bytes {
-            Some(_) => "[{bar:40}] {percent:>3}% {msg}, {eta} left",
-            None => "{spinner} {msg}, {elapsed}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar: Some(bar), bytes }
-    }
-
-    /// Shows the number of finished rows, and the part of the file that was read.
-    fn show(&self, done: u64, read: &AtomicU64) {
-        const STEP: u64 = 1_000;
-        let Some(bar) = self.bar.as_ref().filter(|_| done.is_multiple_of(STEP)) else { return };
-        bar.set_message(format!("{done} rows"));
-        if let Some(bytes) = self.bytes {
-            bar.set_position(read.load(Relaxed).min(bytes));
-        }
-    }
-
-    /// Writes something above the bar.
-    fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+/// Returns true if both are paths of one file that exists.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
     }
 }

@@ -1,10 +1,11 @@
 //! The predictions as JSON lines, or as CSV with a column for each part of a prediction.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -30,15 +31,24 @@ pub(super) struct Output {
 }
 
 enum Format {
-    Lines(BufWriter<Box<dyn Write>>),
+    Lines(BufWriter<Target>),
     Csv(Box<CsvOutput>),
 }
 
+/// Standard output, or a file that is created when something is written, so that a command that fails before keeps an
+/// earlier file as it is.
+struct Target {
+    path: Option<PathBuf>,
+    to: Option<Box<dyn Write>>,
+}
+
 struct CsvOutput {
-    writer: csv::Writer<Box<dyn Write>>,
+    writer: csv::Writer<Target>,
     /// Names of the columns: those that were wanted, or else those of the first prediction.
     columns: Vec<String>,
     has_header: bool,
+    /// True after the first prediction, which must have the wanted columns.
+    is_checked: bool,
     /// True if a column has the reason why there is no prediction.
     has_errors: bool,
     /// Refused rows before the first prediction, which has the names of the columns.
@@ -52,35 +62,34 @@ struct ErrorLine<'a> {
 }
 
 impl Output {
-    /// Opens a file, or standard output. Without a format, the name of the file decides.
-    pub(super) fn open(
+    /// Chooses a file, or standard output. Without a format, the name of the file decides.
+    pub(super) fn new(
         file: Option<&Path>,
         format: Option<OutputFormat>,
         columns: &[String],
         has_errors: bool,
-    ) -> Result<Output> {
+    ) -> Output {
         let is_csv = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let format = format.unwrap_or(match file {
             Some(path) if is_csv(path) => OutputFormat::Csv,
             None if !columns.is_empty() => OutputFormat::Csv,
             _ => OutputFormat::Jsonl,
         });
-        let to: Box<dyn Write> = match file {
-            Some(path) => {
-                Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
-            }
-            None => Box::new(io::stdout()),
+        let target = match file {
+            Some(path) => Target { path: Some(path.to_owned()), to: None },
+            None => Target { path: None, to: Some(Box::new(io::stdout())) },
         };
-        Ok(Output::to(to, format, columns, has_errors))
+        Output::to(target, format, columns, has_errors)
     }
 
-    fn to(to: Box<dyn Write>, format: OutputFormat, columns: &[String], has_errors: bool) -> Output {
+    fn to(to: Target, format: OutputFormat, columns: &[String], has_errors: bool) -> Output {
         let format = match format {
             OutputFormat::Jsonl => Format::Lines(BufWriter::with_capacity(1 << 16, to)),
             OutputFormat::Csv => Format::Csv(Box::new(CsvOutput {
-                writer: csv::Writer::from_writer(to),
+                writer: csv::WriterBuilder::new().buffer_capacity(1 << 16).from_writer(to),
                 columns: columns.to_vec(),
                 has_header: false,
+                is_checked: false,
                 has_errors,
                 waiting: Vec::new(),
             })),
@@ -109,13 +118,46 @@ impl Output {
     /// Writes what is still in memory.
     pub(super) fn finish(self) -> Result<()> {
         match self.format {
-            Format::Lines(mut to) => Ok(to.flush()?),
+            Format::Lines(mut to) => {
+                to.flush()?;
+                Ok(to.get_ref().finish()?)
+            }
             Format::Csv(mut csv) => {
                 csv.header(Vec::new())?;
-                Ok(csv.writer.flush()?)
+                csv.writer.flush()?;
+                Ok(csv.writer.get_ref().finish()?)
             }
         }
     }
+}
+
+impl Target {
+    /// Creates the file if nothing was written.
+    fn finish(&self) -> io::Result<()> {
+        match (&self.path, &self.to) {
+            (Some(path), None) => create(path).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match (&mut self.to, &self.path) {
+            (Some(to), _) => to.write(bytes),
+            (to, Some(path)) => to.insert(Box::new(create(path)?)).write(bytes),
+            (None, None) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.as_mut().map_or(Ok(()), |to| to.flush())
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be written: {error}", path.display()));
+    File::create(path).map_err(named)
 }
 
 fn described(Refused { place, problem }: &Refused) -> String {
@@ -125,7 +167,13 @@ fn described(Refused { place, problem }: &Refused) -> String {
 impl CsvOutput {
     fn prediction(&mut self, json: &RawValue) -> Result<()> {
         let mut cells = Vec::new();
-        flatten("", json, &mut cells)?;
+        flatten(Cow::Borrowed(""), json, &mut cells)?;
+        if !std::mem::replace(&mut self.is_checked, true)
+            && let Some(unknown) = self.columns.iter().find(|name| !cells.iter().any(|cell| cell.name == **name))
+        {
+            let there: Vec<&str> = cells.iter().map(|cell| &*cell.name).collect();
+            bail!("the predictions have no part {unknown:?} for --columns; they have: {}", there.join(", "));
+        }
         if !self.has_header {
             self.header(columns_of(&cells))?;
         }
@@ -175,34 +223,41 @@ fn broken(error: csv::Error) -> io::Error {
 }
 
 /// A part of a prediction.
-struct Cell {
-    name: String,
-    text: String,
+struct Cell<'a> {
+    name: Cow<'a, str>,
+    text: Cow<'a, str>,
     is_list: bool,
 }
 
 /// Returns the columns of a prediction: all but its lists, or all if it has only lists.
-fn columns_of(cells: &[Cell]) -> Vec<String> {
+fn columns_of(cells: &[Cell<'_>]) -> Vec<String> {
     let all_are_lists = cells.iter().all(|cell| cell.is_list);
-    cells.iter().filter(|cell| all_are_lists || !cell.is_list).map(|cell| cell.name.clone()).collect()
+    cells.iter().filter(|cell| all_are_lists || !cell.is_list).map(|cell| cell.name.clone().into_owned()).collect()
 }
 
 /// Divides a prediction into its parts, as in `label` or `targets.colour.label`. Lists stay JSON.
-fn flatten(name: &str, json: &RawValue, cells: &mut Vec<Cell>) -> Result<()> {
+fn flatten<'a>(name: Cow<'a, str>, json: &'a RawValue, cells: &mut Vec<Cell<'a>>) -> Result<()> {
     let text = json.get();
-    let named = || if name.is_empty() { "prediction".to_owned() } else { name.to_owned() };
-    match text.as_bytes().first() {
-        Some(b'{') => {
-            let Members(members) = serde_json::from_str(text)?;
-            for (member, value) in members {
-                let name = if name.is_empty() { member.into_owned() } else { format!("{name}.{member}") };
-                flatten(&name, value, cells)?;
-            }
+    let first = text.as_bytes().first();
+    if first == Some(&b'{') {
+        let Members(members) = serde_json::from_str(text)?;
+        for (member, value) in members {
+            let name = if name.is_empty() { member } else { Cow::Owned(format!("{name}.{member}")) };
+            flatten(name, value, cells)?;
         }
-        Some(b'"') => cells.push(Cell { name: named(), text: serde_json::from_str(text)?, is_list: false }),
-        Some(b'n') => cells.push(Cell { name: named(), text: String::new(), is_list: false }),
-        first => cells.push(Cell { name: named(), text: text.to_owned(), is_list: first == Some(&b'[') }),
+        return Ok(());
     }
+    let text = match first {
+        // Borrowed, if it has no escapes.
+        Some(b'"') => match serde_json::from_str::<&str>(text) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(serde_json::from_str(text)?),
+        },
+        Some(b'n') => Cow::Borrowed(""),
+        _ => Cow::Borrowed(text),
+    };
+    let name = if name.is_empty() { Cow::Borrowed("prediction") } else { name };
+    cells.push(Cell { name, text, is_list: first == Some(&b'[') });
     Ok(())
 }
 
@@ -230,7 +285,8 @@ mod tests {
     fn written(format: OutputFormat, columns: &[&str], has_errors: bool, rows: &[Result<&str, &str>]) -> String {
         let kept = Kept::default();
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
-        let mut output = Output::to(Box::new(kept.clone()), format, &columns, has_errors);
+        let target = Target { path: None, to: Some(Box::new(kept.clone())) };
+        let mut output = Output::to(target, format, &columns, has_errors);
         for (row, line) in rows.iter().zip(2..) {
             let outcome = match row {
                 Ok(json) => Outcome::Prediction(RawValue::from_string((*json).to_owned()).unwrap()),
@@ -255,6 +311,28 @@ mod tests {
         assert_eq!(csv(&[], &[]), "");
         let lines = written(OutputFormat::Jsonl, &[], true, &[Ok("{\"value\":1.5}"), Err("wrong \"x\"")]);
         assert_eq!(lines, "{\"value\":1.5}\n{\"error\":\"line 3: wrong \\\"x\\\"\"}\n");
+    }
+
+    #[test]
+    fn wanted_columns_are_parts_of_the_predictions() {
+        let columns = ["lable".to_owned()];
+        let mut output = Output::new(None, None, &columns, false);
+        let json = RawValue::from_string("{\"label\":1,\"top\":[]}".to_owned()).unwrap();
+        let problem = output.write(&Outcome::Prediction(json)).unwrap_err().to_string();
+        assert_eq!(problem, "the predictions have no part \"lable\" for --columns; they have: label, top");
+    }
+
+    #[test]
+    fn a_file_is_created_by_its_first_prediction() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.csv");
+        std::fs::write(&path, "earlier").unwrap();
+        drop(Output::new(Some(&path), None, &[], false));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "earlier");
+        Output::new(Some(&path), None, &[], false).finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        let nowhere = Output::new(Some(&folder.path().join("a/b.jsonl")), None, &[], false).finish();
+        assert!(nowhere.unwrap_err().to_string().contains("a/b.jsonl cannot be written: No such file"));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! The rows of the data, in the form of requests that the model accepts.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
 use super::predictor::{ColumnKind, KnownColumn, Predictor, Reply};
 use crate::authoring::{
-    Cells, ColumnToRead, DataPlace, Delimiter, HeaderColumn, RowData, RowText, RowTexts, is_index_of_pandas, names,
+    Cells, ColumnToRead, DataPlace, Delimiter, HeaderColumn, ReadProgress, RowData, RowText, RowTexts, is_index_of_pandas, names,
     open_rows,
 };
 
@@ -21,8 +20,7 @@ pub(super) struct Wanted {
     pub(super) delimiter: Option<Delimiter>,
     /// Columns of a table that are not features.
     pub(super) ignored_columns: Vec<String>,
-    /// Number of bytes that were read.
-    pub(super) read: Arc<AtomicU64>,
+    pub(super) progress: Arc<ReadProgress>,
 }
 
 /// Form of a request.
@@ -70,7 +68,7 @@ impl Envelope {
 impl Wanted {
     /// Opens the data, and finds the form of requests that the model accepts.
     pub(super) fn open(&self, predictor: &dyn Predictor) -> Result<Rows> {
-        let data = open_rows(&self.place, self.delimiter, &self.read)?;
+        let data = open_rows(&self.place, self.delimiter, &self.progress)?;
         match data {
             RowData::Table(table) => {
                 let (columns, envelopes) = choose(&table.header, &self.ignored_columns, predictor.columns())?;

@@ -331,7 +331,7 @@ mod tests {
             place: DataPlace::Path(file.path().to_owned()),
             delimiter: None,
             ignored_columns: Vec::new(),
-            read: Arc::default(),
+            progress: Arc::default(),
         };
         let scoring = Scoring { predictor: &Doubling, in_flight: 3, max_rows: 4_096, keep_going };
         let mut seen = Vec::new();
