@@ -34,6 +34,9 @@ pub(super) enum Trust {
     Anybody,
 }
 
+/// Maximum length of a response without a problem document that is shown as it is.
+const MAX_SHOWN_BYTES: usize = 200;
+
 /// A client of one server.
 pub(super) struct Client {
     agent: ureq::Agent,
@@ -154,12 +157,10 @@ impl Client {
     }
 
     fn answer<T>(&self, reply: Reply) -> Result<Answer<T>> {
-        let answer =
-            Answer::parse(&reply.text).map_err(|_| anyhow!("the server at {} is not a Leeway server", self.address))?;
-        match reply.problem() {
-            None => Ok(answer),
-            Some(problem) => bail!("{problem}"),
+        if let Some(problem) = reply.problem() {
+            bail!("{problem}");
         }
+        Answer::parse(&reply.text).map_err(|_| anyhow!("the server at {} is not a Leeway server", self.address))
     }
 }
 
@@ -173,7 +174,13 @@ impl Reply {
         }
         Some(match serde_json::from_str::<Problem<'_>>(&self.text) {
             Ok(problem) => problem.detail.into_owned(),
-            Err(_) => format!("the server answered {}", self.status),
+            // Another server, or one that speaks TLS.
+            Err(_) => match self.text.trim() {
+                line if (1..=MAX_SHOWN_BYTES).contains(&line.len()) && !line.contains(['<', '\n']) => {
+                    format!("the server answered {}: {line}", self.status)
+                }
+                _ => format!("the server answered {}", self.status),
+            },
         })
     }
 }
