@@ -141,7 +141,7 @@ fn write_tables(rows: usize, csv: &Path, parquet: &Path) {
     let held_out = held_out("penguins")["instances"].as_array().unwrap().clone();
     let mut text = BufWriter::new(File::create(csv).unwrap());
     writeln!(text, "{},{}", TEXTS.join(","), NUMBERS.join(",")).unwrap();
-    let mut columns = None;
+    let mut writer = None;
     for begin in (0..rows).step_by(BATCH) {
         let penguins: Vec<Value> = (begin..rows.min(begin + BATCH)).map(|row| penguin(&held_out, row)).collect();
         for penguin in &penguins {
@@ -163,8 +163,8 @@ fn write_tables(rows: usize, csv: &Path, parquet: &Path) {
         });
         let batch = RecordBatch::try_from_iter_with_nullable(texts.into_iter().chain(numbers)).unwrap();
         let new = || ArrowWriter::try_new(File::create(parquet).unwrap(), batch.schema(), None).unwrap();
-        columns.get_or_insert_with(new).write(&batch).unwrap();
+        writer.get_or_insert_with(new).write(&batch).unwrap();
     }
-    columns.unwrap().close().unwrap();
+    writer.unwrap().close().unwrap();
     text.flush().unwrap();
 }
