@@ -49,7 +49,9 @@ fn main() {
     let server = Server::measured(repository.path(), &[]);
     let (csv, parquet) = (workshop().join("penguins.csv"), workshop().join("penguins.parquet"));
     write_tables(rows, &csv, &parquet);
-    println!("{rows} penguins (6 columns, a forest of 40 trees), {cores} cores shared with oha {OHA}, {rounds} rounds\n");
+    println!(
+        "{rows} penguins (6 columns, a forest of 40 trees), {cores} cores shared with oha {OHA}, {rounds} rounds\n"
+    );
 
     let url = server.url("/v1/models/penguins:predict");
     let rate_of = |size: usize| {

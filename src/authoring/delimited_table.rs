@@ -154,8 +154,29 @@ mod tests {
     #[test]
     fn a_cell_is_written_as_it_is_read() {
         let texts = [
-            "0", "-0", "7", "-3.25", "1.10", "00", "01", "1.", ".5", "-", "", " 3", "1e3", "+1", "x", "True", "1.2.3",
-            "NaN", "é \u{1f427}", "a\"b", "a\\b", "a\nb", "\u{1}",
+            "0",
+            "-0",
+            "7",
+            "-3.25",
+            "1.10",
+            "00",
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "",
+            " 3",
+            "1e3",
+            "+1",
+            "x",
+            "True",
+            "1.2.3",
+            "NaN",
+            "é \u{1f427}",
+            "a\"b",
+            "a\\b",
+            "a\nb",
+            "\u{1}",
         ];
         for cells in [Cells::AsTheyRead, Cells::Numbers, Cells::Texts, Cells::TextsOrNothing] {
             for text in texts {

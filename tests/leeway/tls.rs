@@ -196,7 +196,8 @@ async fn the_commands_reach_a_server_with_tls() {
     assert!(ok && said.contains("digits"), "{said}");
     let (ok, said) = command(&["status", "--server", &url], &[("SSL_CERT_FILE", trusted.clone())]).await;
     assert!(ok && said.contains("digits"), "{said}");
-    let (ok, said) = command(&["status", "--server", &url], &[("SSL_CERT_FILE", text(others.config().certificate))]).await;
+    let (ok, said) =
+        command(&["status", "--server", &url], &[("SSL_CERT_FILE", text(others.config().certificate))]).await;
     assert!(!ok && said.contains("certificate"), "{said}");
     let (ok, said) = command(&["status", "--server", &plain], &[]).await;
     assert!(!ok && said.contains("this port speaks TLS; begin the URL with https"), "{said}");

@@ -154,12 +154,8 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
         max_rows: args.max_rows.get(),
         keep_going: args.keep_going,
     };
-    let rows = rows::Wanted {
-        place,
-        delimiter: args.delimiter,
-        ignored_columns: args.ignore_column.clone(),
-        progress: read,
-    };
+    let rows =
+        rows::Wanted { place, delimiter: args.delimiter, ignored_columns: args.ignore_column.clone(), progress: read };
     let (mut done, mut refused) = (0u64, 0u64);
     let scored = scoring.run(&rows, &mut |outcome| {
         done += 1;

@@ -156,7 +156,8 @@ impl Write for Target {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be written: {error}", path.display()));
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be written: {error}", path.display()));
     File::create(path).map_err(named)
 }
 

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::predictor::{ColumnKind, KnownColumn, Predictor, Reply};
 use crate::authoring::{
-    Cells, ColumnToRead, DataPlace, Delimiter, HeaderColumn, ReadProgress, RowData, RowText, RowTexts, is_index_of_pandas, names,
-    open_rows,
+    Cells, ColumnToRead, DataPlace, Delimiter, HeaderColumn, ReadProgress, RowData, RowText, RowTexts,
+    is_index_of_pandas, names, open_rows,
 };
 
 /// Number of rows that are tried to find the form of requests.
