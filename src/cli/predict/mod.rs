@@ -181,7 +181,8 @@ fn predict_all(args: &PredictArgs, predictor: &dyn Predictor) -> Result<()> {
         writeln!(said, "and {} more", refused - MAX_NAMED)?;
     }
     let name = predictor.name();
-    writeln!(said, "{name}: {done} rows in {:.1} s ({per_second:.0} rows/s), {refused} refused", took.as_secs_f64())?;
+    let refusals = if refused > 0 { format!(", {refused} refused") } else { String::new() };
+    writeln!(said, "{name}: {done} rows in {:.1} s ({per_second:.0} rows/s){refusals}", took.as_secs_f64())?;
     if refused > 0 { Err(Exit::silently(SOME_REFUSED)) } else { Ok(()) }
 }
 
