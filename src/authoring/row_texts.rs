@@ -25,6 +25,8 @@ use crate::repository::FileKind;
 
 /// Maximum length of a line of JSON in bytes, which is held in memory.
 const MAX_LINE_BYTES: u64 = 256 << 20;
+/// Maximum length of one JSON document with all rows in bytes, which is held in memory.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 
 /// The place where data are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,7 +222,9 @@ fn json(mut text: Box<dyn BufRead>, is_document: bool, shown: &str) -> Result<Ro
         let rest = Cursor::new(first.into_bytes()).chain(text);
         return Ok(RowData::Instances(Box::new(json_lines(Box::new(rest), number, shown.to_owned()))));
     }
-    text.read_to_string(&mut first).map_err(unreadable)?;
+    if text.take(MAX_DOCUMENT_BYTES).read_to_string(&mut first).map_err(unreadable)? as u64 == MAX_DOCUMENT_BYTES {
+        return Err(wrong(shown, "a JSON document of more than 1 GiB; write JSON lines, which are read one by one"));
+    }
     document(&first, shown)
 }
 
