@@ -1,10 +1,8 @@
 //! `leeway completions`: prints the completions of the command line for a shell.
 
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
-
-use super::Cli;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
@@ -13,8 +11,9 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs) -> Result<()> {
+/// Prints the completions of this command line.
+pub(super) fn run(args: &CompletionsArgs, mut command_line: Command) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "leeway", &mut script);
+    clap_complete::generate(args.shell, &mut command_line, "leeway", &mut script);
     Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
 }

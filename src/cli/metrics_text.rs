@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+/// Beginning of the names of Leeway's metrics. Names are used without it here.
+const PREFIX: &str = "leeway_";
+
 /// The series of a scrape.
 #[derive(Debug, Default)]
 pub(super) struct Metrics(Vec<Sample>);
@@ -44,7 +47,7 @@ impl Metrics {
     /// Returns the loaded versions: the names of their models, and their numbers.
     pub(super) fn versions(&self) -> Vec<(String, String)> {
         let version = |sample: &Sample| Some((sample.label("model")?.to_owned(), sample.label("version")?.to_owned()));
-        let found: BTreeSet<(String, String)> = self.of("leeway_model_info", &[]).filter_map(version).collect();
+        let found: BTreeSet<(String, String)> = self.of("model_info", &[]).filter_map(version).collect();
         let mut found: Vec<(String, String)> = found.into_iter().collect();
         found.sort_by_key(|(model, version)| {
             (model.clone(), version.parse::<u32>().map_or(0, |number| u32::MAX - number))
@@ -60,9 +63,7 @@ impl Sample {
     }
 
     fn parse(line: &str) -> Option<Sample> {
-        if line.starts_with('#') {
-            return None;
-        }
+        let line = line.strip_prefix(PREFIX)?;
         let end = line.find(['{', ' '])?;
         let (name, mut rest) = line.split_at(end);
         let mut labels = Vec::new();
@@ -109,17 +110,17 @@ mod tests {
              leeway_ready 1\n\
              leeway_model_info{model=\"a\",version=\"2\",sha256=\"0\"} 1\n\
              leeway_model_info{model=\"a\",version=\"10\",sha256=\"1\"} 1\n\
-             of{class=\"a \\\"b\\\", {c}\\n\\\\\"} 2.5e3\n\
-             empty{stage=\"total\"} NaN\n\
-             broken{a=\"b 1\n\
-             other words\n",
+             leeway_of{class=\"a \\\"b\\\", {c}\\n\\\\\"} 2.5e3\n\
+             leeway_empty{stage=\"total\"} NaN\n\
+             leeway_broken{a=\"b 1\n\
+             leeway_other words\nother 1\n",
         );
-        assert_eq!(metrics.value("leeway_ready", &[]), Some(1.0));
+        assert_eq!(metrics.value("ready", &[]), Some(1.0));
         let versions = ["10", "2"].map(|version| ("a".to_owned(), version.to_owned()));
         assert_eq!(metrics.versions(), versions);
         assert_eq!(metrics.value("of", &[("class", "a \"b\", {c}\n\\")]), Some(2500.0));
         assert!(metrics.value("empty", &[("stage", "total")]).unwrap().is_nan());
         assert_eq!(metrics.value("broken", &[]), None);
-        assert_eq!(metrics.sum("leeway_model_info", &[("model", "a")]), 2.0);
+        assert_eq!(metrics.sum("model_info", &[("model", "a")]), 2.0);
     }
 }

@@ -44,7 +44,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::exit::Exit;
 use self::settings::{RepositoryArgs, SettingsArgs};
@@ -246,8 +246,8 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Key(args)) => key::run(&args),
         Some(Command::Health(args)) => health::run(args),
-        Some(Command::Completions(args)) => completions::run(&args),
-        Some(Command::Man(args)) => man::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args, Cli::command()),
+        Some(Command::Man(args)) => man::run(&args, Cli::command()),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
         }

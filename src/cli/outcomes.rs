@@ -29,12 +29,12 @@ const MAX_CLASSES: usize = 20;
 
 /// Measures of the predictions of a version: the header, the metric, and the factor and unit of its value.
 const MEASURES: [(&str, &str, f64, &str); 6] = [
-    ("accuracy", "leeway_outcome_accuracy", 100.0, "%"),
-    ("estimate", "leeway_outcome_accuracy_estimate", 100.0, "%"),
-    ("Brier", "leeway_outcome_brier_score", 1.0, ""),
-    ("ECE", "leeway_outcome_ece", 1.0, ""),
-    ("MAE", "leeway_outcome_mae", 1.0, ""),
-    ("bias", "leeway_outcome_bias", 1.0, ""),
+    ("accuracy", "outcome_accuracy", 100.0, "%"),
+    ("estimate", "outcome_accuracy_estimate", 100.0, "%"),
+    ("Brier", "outcome_brier_score", 1.0, ""),
+    ("ECE", "outcome_ece", 1.0, ""),
+    ("MAE", "outcome_mae", 1.0, ""),
+    ("bias", "outcome_bias", 1.0, ""),
 ];
 
 pub(super) fn run(args: OutcomesArgs) -> Result<()> {
@@ -64,7 +64,7 @@ fn write(out: &mut dyn Write, metrics: &Metrics, model: &str, versions: &[String
     for version in versions {
         let labels = [("model", model), ("version", &**version)];
         let count = |name| metrics.value(name, &labels).unwrap_or_default();
-        let labelled = count("leeway_outcome_labels_total");
+        let labelled = count("outcome_labels_total");
         known += labelled;
         let measures = MEASURES.map(|(_, metric, factor, unit)| match metrics.value(metric, &labels) {
             Some(value) if value.is_finite() => {
@@ -72,7 +72,7 @@ fn write(out: &mut dyn Write, metrics: &Metrics, model: &str, versions: &[String
             }
             _ => "-".to_owned(),
         });
-        let counts = [version.clone(), format!("{:.0}", count("leeway_predictions_total")), format!("{labelled:.0}")];
+        let counts = [version.clone(), format!("{:.0}", count("predictions_total")), format!("{labelled:.0}")];
         rows.add_row(counts.into_iter().chain(measures));
     }
     align_right(&mut rows, 1..9);
@@ -93,7 +93,7 @@ fn write_classes(out: &mut dyn Write, metrics: &Metrics, labels: &[(&str, &str);
         ratio.filter(|ratio| ratio.is_finite()).map_or_else(|| "-".to_owned(), |ratio| format!("{:.1}%", 100.0 * ratio))
     };
     let actual = [labels[0], labels[1], ("of", "actual")];
-    let classes: Vec<_> = metrics.of("leeway_outcome_class_total", &actual).collect();
+    let classes: Vec<_> = metrics.of("outcome_class_total", &actual).collect();
     if classes.is_empty() {
         return Ok(());
     }
@@ -103,8 +103,8 @@ fn write_classes(out: &mut dyn Write, metrics: &Metrics, labels: &[(&str, &str);
         rows.add_row([
             cell(name),
             format!("{:.0}", class.value),
-            percent("leeway_outcome_precision", name),
-            percent("leeway_outcome_recall", name),
+            percent("outcome_precision", name),
+            percent("outcome_recall", name),
         ]);
     }
     align_right(&mut rows, 1..4);

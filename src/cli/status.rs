@@ -203,9 +203,8 @@ fn versions(model: &ModelStatus, numbers: &[VersionNumbers]) -> Table {
         let count = |count: fn(&VersionNumbers) -> f64| {
             numbers.map_or_else(String::new, |found| format!("{:.0}", count(found)))
         };
-        let stable = if version.stable { " (stable)" } else { "" };
         table.add_row([
-            format!("{number}{stable}"),
+            number,
             version.traffic_percent.to_string(),
             state(version),
             count(|found| found.requests),
@@ -216,7 +215,7 @@ fn versions(model: &ModelStatus, numbers: &[VersionNumbers]) -> Table {
             numbers.map_or_else(String::new, VersionNumbers::quality),
         ]);
     }
-    align_right(&mut table, [1, 3, 4, 5, 6, 8]);
+    align_right(&mut table, [0, 1, 3, 4, 5, 6, 8]);
     table
 }
 

@@ -1,7 +1,7 @@
 //! Tables in the output of commands, and the texts of their cells.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 use jiff::Timestamp;
 
 use super::terminal;
@@ -9,6 +9,9 @@ use crate::identity::printable;
 
 /// Maximum length of a text in a cell, in bytes.
 const MAX_CELL_BYTES: usize = 256;
+
+/// Spaces on the left and on the right of a cell, beside the one between columns.
+const PADDING: (u16, u16) = (0, 1);
 
 /// A rule below the header, and none between the rows.
 const STYLE: TableStyle = NOTHING.header_separator(LineStyle::none().fill('─').junction('─'));
@@ -24,6 +27,12 @@ pub(super) fn table_of_width<const N: usize>(header: [&str; N], columns: Option<
     table.load_style(STYLE);
     table.set_header(header);
     fit(&mut table, columns);
+    for (column, name) in table.column_iter_mut().zip(header) {
+        column.set_padding(PADDING);
+        // The words of the header are not broken.
+        let longest = name.split(' ').map(|word| word.chars().count() as u16).max().unwrap_or_default();
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest + PADDING.0 + PADDING.1)));
+    }
     table
 }
 

@@ -74,7 +74,7 @@ impl Reading {
             Ok(Reading {
                 at: Instant::now(),
                 server: client.address().to_string(),
-                is_ready: metrics.value("leeway_ready", &[]) == Some(1.0),
+                is_ready: metrics.value("ready", &[]) == Some(1.0),
                 versions: VersionNumbers::all(&metrics),
             })
         })
@@ -92,14 +92,14 @@ fn view(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
     }
     let traffic = traffic(before, now, columns);
     let stages = stages(versions, columns);
-    let windows = "P95 in ms over the quantile window / part of the budget; the queue and the run share one";
+    let windows = "P95 in ms / part of the budget, of which the queue and the run have one together";
     format!("{server}: {readiness}, {} versions\n\n{traffic}\n\n{windows}\n\n{stages}", versions.len())
 }
 
 /// Returns the table of rates.
 fn traffic(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
     let elapsed = now.at.duration_since(before.at).as_secs_f64().max(f64::MIN_POSITIVE);
-    let header = ["model", "version", "traffic", "req/s", "errors/s", "shed/s", "queue", "P95 ms", "drift"];
+    let header = ["model", "version", "traffic", "req/s", "err/s", "shed/s", "queue", "P95 ms", "drift"];
     let mut rows = table_of_width(header, columns);
     for version in &now.versions {
         let earlier = before
@@ -272,7 +272,7 @@ mod tests {
         let begin = Instant::now();
         let shown = view(&reading(begin, 100.0), &reading(begin + Duration::from_secs(2), 300.0), Some(80));
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
-        assert!(shown.contains(" 100.0 ") && shown.contains("50.0/20!") && shown.contains("no baseline"), "{shown}");
+        assert!(shown.contains(" 100.0 ") && shown.contains("50.0/20!"), "{shown}");
         // Restarted in between.
         let shown = view(&reading(begin, 300.0), &reading(begin + Duration::from_secs(2), 20.0), Some(80));
         assert!(shown.contains(" 10.0 "), "{shown}");

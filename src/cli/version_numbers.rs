@@ -59,23 +59,22 @@ impl VersionNumbers {
     fn of(metrics: &Metrics, model: String, version: String) -> VersionNumbers {
         let labels = [("model", &*model), ("version", &*version)];
         let value = |name| metrics.value(name, &labels).filter(|value| !value.is_nan());
-        let outcome = |outcome| metrics.sum("leeway_requests_total", &[labels[0], labels[1], ("outcome", outcome)]);
+        let outcome = |outcome| metrics.sum("requests_total", &[labels[0], labels[1], ("outcome", outcome)]);
         let p95 = |(stage, _): (&str, &str)| {
             let labels = [labels[0], labels[1], ("stage", stage), ("quantile", "0.95")];
-            metrics.value("leeway_latency_quantile_seconds", &labels).filter(|value| !value.is_nan())
+            metrics.value("latency_quantile_seconds", &labels).filter(|value| !value.is_nan())
         };
         let budget = |(stage, _): (&str, &str)| {
             let part = if stage == "queue" { "inference" } else { stage };
-            metrics.value("leeway_budget_seconds", &[labels[0], labels[1], ("part", part)])
+            metrics.value("budget_seconds", &[labels[0], labels[1], ("part", part)])
         };
-        let features =
-            |status| metrics.sum("leeway_drift_features", &[labels[0], labels[1], ("status", status)]) as u64;
+        let features = |status| metrics.sum("drift_features", &[labels[0], labels[1], ("status", status)]) as u64;
         VersionNumbers {
-            traffic: value("leeway_traffic_share_ratio").unwrap_or_default(),
-            requests: metrics.sum("leeway_requests_total", &labels),
+            traffic: value("traffic_share_ratio").unwrap_or_default(),
+            requests: metrics.sum("requests_total", &labels),
             errors: ERRORS.map(outcome).iter().sum(),
             shed: outcome("shed"),
-            queue: value("leeway_queue_depth").unwrap_or_default(),
+            queue: value("queue_depth").unwrap_or_default(),
             p95: STAGES.map(p95),
             budget: STAGES.map(budget),
             drift: DriftCounts {
@@ -83,10 +82,10 @@ impl VersionNumbers {
                 warning: features("warning"),
                 ok: features("ok"),
                 not_enough_data: features("not_enough_data"),
-                has_baseline: value("leeway_baseline_rows").unwrap_or_default() > 0.0,
+                has_baseline: value("baseline_rows").unwrap_or_default() > 0.0,
             },
-            accuracy: value("leeway_outcome_accuracy"),
-            mae: value("leeway_outcome_mae"),
+            accuracy: value("outcome_accuracy"),
+            mae: value("outcome_mae"),
             model,
             version,
         }
@@ -113,7 +112,7 @@ impl DriftCounts {
         match self {
             DriftCounts { drifted: 1.., .. } => format!("{} drifted", self.drifted),
             DriftCounts { warning: 1.., .. } => format!("{} warning", self.warning),
-            DriftCounts { has_baseline: false, .. } => "no baseline".to_owned(),
+            DriftCounts { has_baseline: false, .. } => "-".to_owned(),
             DriftCounts { ok: 1.., .. } => "ok".to_owned(),
             DriftCounts { .. } => "too few".to_owned(),
         }
@@ -158,6 +157,6 @@ mod tests {
         assert_eq!(shown(0, 1, 1, true), "1 warning");
         assert_eq!(shown(0, 0, 1, true), "ok");
         assert_eq!(shown(0, 0, 0, true), "too few");
-        assert_eq!(shown(0, 0, 0, false), "no baseline");
+        assert_eq!(shown(0, 0, 0, false), "-");
     }
 }

@@ -182,7 +182,7 @@ fn refused_rows_are_named_by_their_line() {
     let out = app.repository.path().join("out.csv");
     let arguments = ["predict", "penguins", file, "--server", &url, "--output", out.to_str().unwrap()];
     let (code, said) = run(&mut leeway(&arguments));
-    let named = format!("line {bad}: bill_length_mm: expected a number");
+    let named = format!("line {bad}: bill_length_mm: found the string \"long\", expected a number");
     assert!(code == 1 && said.contains(&named) && said.contains("--keep-going"), "{code}: {said}");
     assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), bad - 1);
 
