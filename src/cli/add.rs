@@ -201,7 +201,7 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
 }
 
 /// Runs `leeway verify`, which compares all files with the manifests of their versions.
-pub(super) fn verify(settings: RepositoryArgs) -> Result<()> {
+pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);

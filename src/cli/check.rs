@@ -17,7 +17,7 @@ use crate::pipeline::Stages;
 use crate::registry::WarmUp;
 use crate::state::{self, MemoryJournal, MemoryLedger, PastJournal};
 
-pub(super) fn run(settings: RepositoryArgs, stages: Stages) -> Result<()> {
+pub(super) fn run(settings: &RepositoryArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
     // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;

@@ -113,23 +113,23 @@ impl Client {
 
     /// Sends a GET request to the admin API.
     pub(super) fn get<T>(&self, path: &str) -> Result<Answer<T>> {
-        self.answer(self.read(&format!("{ADMIN_API}{path}"))?)
+        self.answer(&self.read(&format!("{ADMIN_API}{path}"))?)
     }
 
     /// Sends a PUT request to the admin API.
     pub(super) fn put<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
         let request = self.agent.put(self.address.url(&format!("{ADMIN_API}{path}")));
-        self.answer(self.send_with(request, &JSON, &serde_json::to_string(body)?)?)
+        self.answer(&self.send_with(request, &JSON, &serde_json::to_string(body)?)?)
     }
 
     /// Sends a POST request to the admin API.
     pub(super) fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
-        self.answer(self.send(&format!("{ADMIN_API}{path}"), &JSON, &serde_json::to_string(body)?)?)
+        self.answer(&self.send(&format!("{ADMIN_API}{path}"), &JSON, &serde_json::to_string(body)?)?)
     }
 
     /// Sends a POST request with an empty JSON object to the admin API, for actions without settings.
     pub(super) fn order<T>(&self, path: &str) -> Result<Answer<T>> {
-        self.answer(self.send(&format!("{ADMIN_API}{path}"), &JSON, "{}")?)
+        self.answer(&self.send(&format!("{ADMIN_API}{path}"), &JSON, "{}")?)
     }
 
     fn send_with(
@@ -156,7 +156,7 @@ impl Client {
         Ok(Reply { status: response.status().as_u16(), retry_after: retry_after.map(Duration::from_secs), text })
     }
 
-    fn answer<T>(&self, reply: Reply) -> Result<Answer<T>> {
+    fn answer<T>(&self, reply: &Reply) -> Result<Answer<T>> {
         if let Some(problem) = reply.problem() {
             bail!("{problem}");
         }

@@ -156,10 +156,13 @@ fn write_distributions(out: &mut dyn Write, drift: &VersionDrift, feature: &str)
     }
     for FeatureDrift { name, status, bins, .. } in found {
         let mut rows = table(["up to, or value", "baseline", "", "", "window", "", ""]);
+        let in_baseline: u64 = bins.iter().map(|bin| bin.baseline_count).sum();
+        let in_window: u64 = bins.iter().map(|bin| bin.window_count).sum();
         for bin in bins {
             let bar = |share: f64| "█".repeat((share * BAR).round() as usize);
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            let (baseline, window) = (bin.baseline_ratio, bin.window_ratio);
+            let share = |count: u64, all: u64| if all == 0 { 0.0 } else { count as f64 / all as f64 };
+            let (baseline, window) = (share(bin.baseline_count, in_baseline), share(bin.window_count, in_window));
             rows.add_row([
                 name_of(&bin.bin),
                 bin.baseline_count.to_string(),

@@ -78,7 +78,7 @@ fn write(out: &mut dyn Write, metrics: &Metrics, model: &str, versions: &[String
     align_right(&mut rows, 1..9);
     writeln!(out, "{}", text_of(&rows))?;
     if known == 0.0 {
-        writeln!(out, "No true outcome is known yet; POST /feedback reports them.")?;
+        return Ok(writeln!(out, "No true outcome is known yet; POST /feedback reports them.")?);
     }
     for version in versions.iter().filter(|_| with_classes) {
         write_classes(out, metrics, &[("model", model), ("version", version)])?;

@@ -2,18 +2,16 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::Table;
-
-use super::table_cells::{align_right, table_of_width};
+use super::table_cells::{align_right, cell, table_of_width, text_of};
 use super::terminal;
 use crate::registry::{ServedVersion, Snapshot};
 use crate::tensor::TensorSpec;
 
-/// Returns the loaded versions as a table of this width in columns.
-pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> Table {
-    let header =
-        ["model", "version", "traffic", "sha256", "provider", "threads", "budget", "a run takes", "inputs", "outputs"];
+/// Returns the loaded versions as a table of this width in columns, and lines about what does not fit into it.
+pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> String {
+    let header = ["model", "version", "traffic", "sha256", "provider", "threads", "budget"];
     let mut table = table_of_width(header, columns);
+    let mut lines = Vec::new();
     for served in snapshot.versions() {
         let model = &served.pipeline.model;
         let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
@@ -25,13 +23,14 @@ pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> Table {
             model.provider().name().to_owned(),
             format!("{} × {}", model.workers(), served.intra_op_threads),
             format!("{} ms", served.budget.total.as_millis()),
-            run_times(served),
-            describe(&model.signature().inputs),
-            describe(&model.signature().outputs),
         ]);
+        lines.push(format!("{} version {}:", served.model, served.version));
+        lines.push(format!("  inputs: {}", describe(&model.signature().inputs)));
+        lines.push(format!("  outputs: {}", describe(&model.signature().outputs)));
+        lines.push(format!("  a run takes: {}", run_times(served)));
     }
-    align_right(&mut table, [6]);
-    table
+    align_right(&mut table, [1, 2, 6]);
+    format!("{}\n\n{}", text_of(&table), lines.join("\n"))
 }
 
 /// Writes the table of the loaded versions to standard error, if it is a terminal. Machines read the `loaded` lines of
@@ -54,10 +53,10 @@ fn run_times(served: &ServedVersion) -> String {
     };
     let mut times: Vec<String> = [fewest, most].into_iter().filter_map(shown).collect();
     times.dedup();
-    if times.is_empty() { "not known yet".to_owned() } else { times.join("\n") }
+    if times.is_empty() { "not known yet".to_owned() } else { times.join(", ") }
 }
 
 fn describe(tensors: &[TensorSpec]) -> String {
-    let each: Vec<String> = tensors.iter().map(|spec| format!("{}: {}", spec.name, spec.describe())).collect();
-    each.join("\n")
+    let each: Vec<String> = tensors.iter().map(|spec| format!("{} {}", cell(&spec.name), spec.describe())).collect();
+    each.join(", ")
 }

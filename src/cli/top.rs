@@ -92,7 +92,7 @@ fn view(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
     }
     let traffic = traffic(before, now, columns);
     let stages = stages(versions, columns);
-    let windows = "P95 in ms / part of the budget, of which the queue and the run have one together";
+    let windows = "Budget and P95 in ms; the queue and the run share a part of the budget";
     format!("{server}: {readiness}, {} versions\n\n{traffic}\n\n{windows}\n\n{stages}", versions.len())
 }
 
@@ -132,25 +132,31 @@ fn traffic(before: &Reading, now: &Reading, columns: Option<u16>) -> String {
     text_of(&rows)
 }
 
-/// Returns the table of P95 by stage, each beside its part of the budget.
+/// Returns the table of P95 by stage, below the parts of the budget.
 fn stages(versions: &[VersionNumbers], columns: Option<u16>) -> String {
     let names = STAGES.map(|(_, name)| name);
     let mut rows =
         table_of_width(["model", "version", names[0], names[1], names[2], names[3], names[4], names[5]], columns);
+    let mut shown = None;
     for version in versions {
-        let cells = version.p95.iter().zip(version.budget).map(|(p95, budget)| {
-            let budget = budget.map_or_else(|| "-".to_owned(), |budget| format!("{:.0}", 1_000.0 * budget));
-            let over = if p95.zip(budget.parse::<f64>().ok()).is_some_and(|(p95, most)| 1_000.0 * p95 > most) {
-                "!"
-            } else {
-                ""
-            };
-            format!("{}/{budget}{over}", milliseconds(*p95))
+        let budget = Some((&version.model, version.budget));
+        if shown != budget {
+            let parts = version.budget.map(|part| part.map_or_else(|| "-".to_owned(), whole_milliseconds));
+            rows.add_row([cell(&version.model), "budget".to_owned()].into_iter().chain(parts));
+            shown = budget;
+        }
+        let cells = version.p95.iter().zip(version.budget).map(|(p95, part)| {
+            let is_over = p95.zip(part).is_some_and(|(p95, part)| p95 > part);
+            format!("{}{}", milliseconds(*p95), if is_over { "!" } else { "" })
         });
         rows.add_row([cell(&version.model), version.version.clone()].into_iter().chain(cells));
     }
     align_right(&mut rows, 1..8);
     text_of(&rows)
+}
+
+fn whole_milliseconds(seconds: f64) -> String {
+    format!("{:.0}", 1_000.0 * seconds)
 }
 
 // ===== the screen =====
@@ -272,7 +278,7 @@ mod tests {
         let begin = Instant::now();
         let shown = view(&reading(begin, 100.0), &reading(begin + Duration::from_secs(2), 300.0), Some(80));
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
-        assert!(shown.contains(" 100.0 ") && shown.contains("50.0/20!"), "{shown}");
+        assert!(shown.contains(" 100.0 ") && shown.contains("50.0!") && shown.contains("budget"), "{shown}");
         // Restarted in between.
         let shown = view(&reading(begin, 300.0), &reading(begin + Duration::from_secs(2), 20.0), Some(80));
         assert!(shown.contains(" 10.0 "), "{shown}");

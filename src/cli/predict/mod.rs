@@ -116,18 +116,18 @@ impl PredictArgs {
     }
 }
 
-pub(super) fn run(args: PredictArgs, stages: Stages) -> Result<()> {
+pub(super) fn run(args: &PredictArgs, stages: Stages) -> Result<()> {
     let config = args.settings.load()?;
     match &args.models {
         Some(models) => {
             let predictor = InProcess::load(config, models, &args.model, args.version, stages)?;
-            predict_all(&args, &predictor)
+            predict_all(args, &predictor)
         }
         None => {
             let given = args.server.clone();
             let key = args.api_key_file.as_deref();
             let predictor = ByServer::connect(&config, given, key, args.ca_file.clone(), (&args.model, args.version))?;
-            predict_all(&args, &predictor)
+            predict_all(args, &predictor)
         }
     }
 }

@@ -42,6 +42,7 @@ impl Progress {
             _ => Size::Unknown,
         };
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_message("0 rows");
         bar.enable_steady_tick(Duration::from_millis(200));
         let mut progress = Progress { bar: Some(bar), size, read };
         progress.set_size(size);

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::predictor::{Predictor, Reply};
@@ -90,7 +90,7 @@ impl Scoring<'_> {
             is_over.store(true, Relaxed);
             // Threads that wait for a place or a reader notice that there is none any more.
             drop((finished, left));
-            drop(waiting.lock().map(|waiting| waiting.try_iter().for_each(drop)));
+            waiting.lock().try_iter().for_each(drop);
             let read = reader.join().map_err(|_| anyhow!("the thread that reads the rows has panicked"))?;
             written.and(read)
         })
@@ -131,7 +131,7 @@ impl Scoring<'_> {
     /// Makes the predictions of chunks, until there are no more.
     fn work(&self, waiting: &Mutex<Receiver<Chunk>>, solved: &SyncSender<Solved>, size: &Size, is_over: &AtomicBool) {
         loop {
-            let next = waiting.lock().ok().and_then(|waiting| waiting.recv().ok());
+            let next = waiting.lock().recv().ok();
             let Some(Chunk { number, envelope, rows }) = next.filter(|_| !is_over.load(Relaxed)) else { return };
             let mut outcomes = Vec::with_capacity(rows.len());
             let result = self.solve(&envelope, &rows, size, &mut outcomes).map(|_| outcomes);
