@@ -80,7 +80,13 @@ pub fn add(
     progress: &dyn Fn(Progress),
 ) -> Result<Added, SetupError> {
     let Addition { model, files, facts } = addition;
-    let model = model.canonicalize().map_err(|error| at(model, &error))?;
+    let model = model.canonicalize().map_err(|error| match model.exists() {
+        true => at(model, &error),
+        false => SetupError::Repository(format!(
+            "{}: there is no such folder; make it, with a model.toml that says what the model takes and answers",
+            model.display()
+        )),
+    })?;
     let staging = Staging::create(&model)?;
     let order = order(&model, next_version(&model)?)?;
     stage_files(files, &staging)?;

@@ -7,23 +7,23 @@ use crate::tensor::{DType, Signature};
 
 /// A column of a file with a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HeaderColumn {
-    pub(super) name: String,
+pub struct HeaderColumn {
+    pub name: String,
     /// Type of the cells, if they have no form in an instance.
-    pub(super) unusable: Option<String>,
+    pub unusable: Option<String>,
 }
 
 /// A column to read, and the kind of its cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ColumnToRead {
+pub struct ColumnToRead {
     /// Position of the column in the file.
-    pub(super) place: usize,
-    pub(super) cells: Cells,
+    pub place: usize,
+    pub cells: Cells,
 }
 
 /// Kind of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cells {
+pub enum Cells {
     /// Values of the type in the file. In files without types, numbers and booleans if they look like such.
     AsTheyRead,
     /// Like `AsTheyRead`, but booleans are 1 and 0, as for a model that takes numbers.
@@ -159,13 +159,13 @@ impl Columns {
 }
 
 /// Returns the names in a header, for a message.
-pub(super) fn names(header: &[HeaderColumn]) -> String {
+pub fn names(header: &[HeaderColumn]) -> String {
     let names: Vec<&str> = header.iter().map(|column| &*column.name).collect();
     names.join(", ")
 }
 
 /// Returns true for the column in which pandas stores the index of a frame, if the index has no name.
-fn is_index_of_pandas(name: &str) -> bool {
+pub fn is_index_of_pandas(name: &str) -> bool {
     let level = name.strip_prefix("__index_level_").and_then(|rest| rest.strip_suffix("__"));
     level.is_some_and(|level| level.parse::<u8>().is_ok())
 }

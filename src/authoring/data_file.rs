@@ -13,7 +13,7 @@ use crate::repository::{FileKind, START_BYTES};
 /// Marks UTF-8, at the beginning of files from spreadsheets. Not a part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Maximum length of the header of delimited text, in bytes.
-const MAX_HEADER_BYTES: u64 = 1 << 22;
+pub(super) const MAX_HEADER_BYTES: u64 = 1 << 22;
 /// The separators that are recognised in a header. Others have to be given.
 const DELIMITERS: [Delimiter; 3] = [Delimiter(b','), Delimiter(b';'), Delimiter(b'\t')];
 /// Endings of the names of files that are not text.
@@ -93,11 +93,18 @@ pub(super) fn data_format(path: &Path, given: Option<Delimiter>) -> Result<DataF
 
 /// Opens a file for reading as text. Unpacks gzip, and skips a byte order mark.
 pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead>, SetupError> {
-    let wrong = |problem: &str| SetupError::Repository(format!("{}: {problem}", path.display()));
+    let shown = path.display().to_string();
+    let file = File::open(path).map_err(|error| SetupError::Repository(format!("{shown}: {error}")))?;
+    unpacked_text(BufReader::new(file), &shown)
+}
+
+/// Reads bytes as text. Unpacks gzip, and skips a byte order mark. `shown` names the file in messages.
+pub(super) fn unpacked_text(bytes: impl BufRead + 'static, shown: &str) -> Result<Box<dyn BufRead>, SetupError> {
+    let wrong = |problem: &str| SetupError::Repository(format!("{shown}: {problem}"));
     let unreadable = |error: io::Error| wrong(&error.to_string());
-    let (mut kind, mut text) = peek(BufReader::new(File::open(path).map_err(unreadable)?)).map_err(unreadable)?;
+    let (mut kind, mut text) = text_and_kind(bytes).map_err(unreadable)?;
     if kind == Some(FileKind::Gzip) {
-        (kind, text) = peek(BufReader::new(MultiGzDecoder::new(text))).map_err(unreadable)?;
+        (kind, text) = text_and_kind(BufReader::new(MultiGzDecoder::new(text))).map_err(unreadable)?;
     }
     match kind {
         None | Some(FileKind::Empty | FileKind::Json) => Ok(text),
@@ -118,16 +125,22 @@ fn text_format(path: &Path, given: Option<Delimiter>) -> Result<DataFormat, Setu
     if !name.ends_with(".csv") {
         return Ok(DataFormat::JsonLines);
     }
-    let wrong = |problem: String| SetupError::Repository(format!("{}: {problem}", path.display()));
-    let header = open_text(path)?.take(MAX_HEADER_BYTES);
-    let found = delimiters_in_header(header.bytes()).map_err(|error| wrong(error.to_string()))?;
-    match *found {
-        [] => Ok(DataFormat::Delimited(DELIMITERS[0])),
-        [only] => Ok(DataFormat::Delimited(only)),
+    let shown = path.display().to_string();
+    let mut header = Vec::new();
+    let read = open_text(path)?.take(MAX_HEADER_BYTES).read_to_end(&mut header);
+    read.map_err(|error| SetupError::Repository(format!("{shown}: {error}")))?;
+    delimiter_of_header(&header, &shown).map(DataFormat::Delimited)
+}
+
+/// Finds the delimiter in the text of a header.
+pub(super) fn delimiter_of_header(text: &[u8], shown: &str) -> Result<Delimiter, SetupError> {
+    match *delimiters_in_header(text.iter().copied()) {
+        [] => Ok(DELIMITERS[0]),
+        [only] => Ok(only),
         ref several => {
             let several: Vec<String> = several.iter().copied().map(Delimiter::quoted).collect();
-            Err(wrong(format!(
-                "the header has {} between its columns; choose one with --delimiter",
+            Err(SetupError::Repository(format!(
+                "{shown}: the header has {} between its columns; choose one with --delimiter",
                 several.join(" and ")
             )))
         }
@@ -135,7 +148,7 @@ fn text_format(path: &Path, given: Option<Delimiter>) -> Result<DataFormat, Setu
 }
 
 /// Returns the text of a file from its first byte on, and its kind.
-fn peek(mut file: impl BufRead + 'static) -> io::Result<(Option<FileKind>, Box<dyn BufRead>)> {
+pub(super) fn text_and_kind(mut file: impl BufRead + 'static) -> io::Result<(Option<FileKind>, Box<dyn BufRead>)> {
     let mut start = Vec::with_capacity(START_BYTES);
     (&mut file).take(START_BYTES as u64).read_to_end(&mut start)?;
     let kind = FileKind::of(&start);
@@ -160,7 +173,7 @@ fn problem_as_rows(kind: FileKind) -> String {
 }
 
 /// Returns the recognised delimiters that occur in a header, outside of quoted names.
-fn delimiters_in_header(text: impl Iterator<Item = io::Result<u8>>) -> io::Result<Vec<Delimiter>> {
+fn delimiters_in_header(text: impl Iterator<Item = u8>) -> Vec<Delimiter> {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum At {
         /// Before the first column. Empty lines before the header are skipped.
@@ -174,7 +187,7 @@ fn delimiters_in_header(text: impl Iterator<Item = io::Result<u8>>) -> io::Resul
     }
     let (mut at, mut found) = (At::Header, Vec::new());
     for byte in text {
-        at = match (at, byte?) {
+        at = match (at, byte) {
             (At::QuotedName, b'"') => At::Quote,
             (At::QuotedName, _) | (At::Header | At::Column | At::Quote, b'"') => At::QuotedName,
             (At::Header, b'\r' | b'\n') => At::Header,
@@ -188,7 +201,7 @@ fn delimiters_in_header(text: impl Iterator<Item = io::Result<u8>>) -> io::Resul
             _ => At::Name,
         };
     }
-    Ok(found)
+    found
 }
 
 // ===== impl Delimiter =====
@@ -241,7 +254,7 @@ mod tests {
             ("\"never closed, ", b""),
         ];
         for (header, expected) in table {
-            let found = delimiters_in_header(header.bytes().map(Ok)).unwrap();
+            let found = delimiters_in_header(header.bytes());
             assert_eq!(found.iter().map(|delimiter| delimiter.0).collect::<Vec<_>>(), expected, "{header:?}");
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::row::{Place, Row, Rows};
+use super::row::{Place, Row, RowText, Rows};
 use super::staging::at;
 use crate::error::{Result, SetupError};
 
@@ -67,6 +67,14 @@ impl ImageFolder {
             let instance = serde_json::value::to_raw_value(&instance).map_err(SetupError::internal)?;
             Ok(Row::new(Place::File(path.clone()), instance))
         }))
+    }
+
+    /// Returns the images as instances, in a form that outlives this value. An image that cannot be read does not end them.
+    pub(super) fn into_rows(self) -> impl Iterator<Item = Result<RowText, SetupError>> + 'static {
+        self.images.into_iter().map(|path| {
+            let json = bytes(&path).map(|bytes| format!("{{\"b64\":\"{}\"}}", STANDARD.encode(bytes)));
+            Ok(RowText { place: Place::File(path), json: json.map_err(|error| error.to_string()) })
+        })
     }
 
     /// Returns a remark on the files that are not images.

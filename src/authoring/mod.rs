@@ -7,6 +7,7 @@
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
 //!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, and `image_folder.rs` images.
+//! - `row_texts.rs` reads the same data as JSON texts, for `leeway predict`, which may know the model only by its server.
 
 mod add;
 mod add_baseline;
@@ -22,13 +23,17 @@ mod parquet_file;
 mod record_batches;
 mod recorded_examples;
 mod row;
+mod row_texts;
 mod staging;
 mod training_data;
 mod weights_beside;
 
 pub use self::add::{Added, Addition, NewFiles, add};
 pub use self::add_baseline::add_baseline;
+pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, names};
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::recorded_examples::RecordedFrom;
+pub use self::row::{Place, RowText};
+pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};
 pub use self::staging::abandon_additions;
 pub use self::training_data::Progress;

@@ -20,6 +20,11 @@ pub(super) fn header(file: &Path) -> Result<Vec<HeaderColumn>, SetupError> {
     Ok(record_batches::header(open(file)?.schema()))
 }
 
+/// Reads the number of rows, for a progress bar.
+pub(super) fn row_count(file: &Path) -> Result<u64, SetupError> {
+    Ok(open(file)?.metadata().file_metadata().num_rows().try_into().unwrap_or_default())
+}
+
 /// Reads the cells of these columns, row by row.
 pub(super) fn rows(file: &Path, columns: &[ColumnToRead]) -> Result<CellRows, SetupError> {
     let builder = open(file)?;

@@ -17,9 +17,18 @@ pub(super) struct Row {
     pub(super) label: Option<Value>,
 }
 
+/// A row of data as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowText {
+    /// Place of the row in the data, for messages.
+    pub place: Place,
+    /// The row, or the reason why it cannot be read. The rows behind it can.
+    pub json: Result<String, String>,
+}
+
 /// Place of a row in the data, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// Number of a line, counted from 1.
     Line(u64),
     /// Number of a row, counted from 1.

@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args};
 use super::baseline::{ProgressBar, write_baseline};
 use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
-use super::settings::SettingsArgs;
+use super::settings::RepositoryArgs;
 use super::terminal;
 use crate::app::trial;
 use crate::authoring::{Added, Addition, DataFile, Delimiter, NewFiles, RecordedFrom, add};
@@ -98,7 +98,7 @@ pub(super) struct AddArgs {
     tag: Vec<(String, String)>,
 
     #[command(flatten)]
-    settings: SettingsArgs,
+    settings: RepositoryArgs,
 }
 
 fn tag(text: &str) -> Result<(String, String)> {
@@ -201,7 +201,7 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
 }
 
 /// Runs `leeway verify`, which compares all files with the manifests of their versions.
-pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
+pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::marker::PhantomData;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +28,14 @@ impl<T> Answer<T> {
         T: Serialize,
     {
         Ok(Answer { json: serde_json::to_value(value)?, kind: PhantomData })
+    }
+
+    /// Returns the response as its type.
+    pub(super) fn parsed(&self) -> Result<T>
+    where
+        T: DeserializeOwned,
+    {
+        T::deserialize(&self.json).context("the answer is from another version of Leeway")
     }
 
     /// Prints the JSON, or the text that `for_people` writes.

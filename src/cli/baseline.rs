@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use super::clean_up::clean_up_at_signals;
-use super::settings::{SettingsArgs, one_thread};
+use super::settings::{RepositoryArgs, one_thread};
 use super::terminal;
 use crate::authoring::{DataFile, Delimiter, Progress, add_baseline};
 use crate::config::Config;
@@ -41,7 +41,7 @@ pub(super) struct BaselineArgs {
     ignore_column: Vec<String>,
 
     #[command(flatten)]
-    settings: SettingsArgs,
+    settings: RepositoryArgs,
 }
 
 pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {

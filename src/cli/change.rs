@@ -1,13 +1,16 @@
 //! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`. A running server makes the change, or, with
 //! `--offline`, the change is written to the journal of a server that is not running.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 
 use super::answer::Answer;
-use super::client::{Client, ServerArgs};
-use super::settings::one_thread;
+use super::client::Client;
+use super::servers::{ServerArgs, Title};
+use super::settings::{RepositoryArgs, one_thread};
 use crate::api::admin::{ChangeOutcome, PromoteChange, RollbackChange, TrafficChange};
 use crate::config::{Config, this_user};
 use crate::deploy::{ChangeNote, ChangeRequest, Transition, change_offline};
@@ -32,8 +35,12 @@ pub(super) struct ChangeArgs {
     if_generation: Option<u64>,
 
     /// Change the journal directly, for a server that is not running
-    #[arg(long)]
+    #[arg(long, conflicts_with = "server")]
     offline: bool,
+
+    /// Folder with the models, instead of repository.path, for --offline
+    #[arg(short, long, value_name = "FOLDER", requires = "offline")]
+    models: Option<PathBuf>,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -41,15 +48,18 @@ pub(super) struct ChangeArgs {
 
 /// Makes a change of a deployment, and prints its outcome.
 pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Result<()> {
-    let ChangeArgs { reason, by, if_generation, offline, server } = args;
+    let ChangeArgs { reason, by, if_generation, offline, models, server } = args;
     let note = ChangeNote { by: by.unwrap_or_else(this_user), reason, at: Timestamp::now() };
-    let (as_json, config) = (server.json, server.settings.load()?);
     let request = ChangeRequest { model, wish, note, if_generation };
-    let answer = if offline {
-        Answer::of(&one_thread()?.block_on(in_the_journal(&config, &request))?)?
-    } else {
-        by_the_server(&Client::new(&config, server.ca_file.as_deref())?, request)?
-    };
+    if offline {
+        let config = RepositoryArgs { config: server.connection.settings, models }.load()?;
+        return show(Answer::of(&one_thread()?.block_on(in_the_journal(&config, &request))?)?, server.json);
+    }
+    server.each(Title::InLine, |client| show(by_the_server(client, &request)?, server.json))
+}
+
+/// Prints the outcome of a change.
+fn show(answer: Answer<ChangeOutcome>, as_json: bool) -> Result<()> {
     answer.show(as_json, |out, ChangeOutcome { changed, deployment, before, unwritten }| {
         let (model, now) = (&deployment.model, &deployment.traffic);
         let change = if changed { format!("{before} -> {now}") } else { format!("{now} already") };
@@ -63,14 +73,16 @@ pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Resu
 }
 
 /// Sends a change of a deployment to a running server.
-fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<ChangeOutcome>> {
+fn by_the_server(client: &Client, request: &ChangeRequest) -> Result<Answer<ChangeOutcome>> {
     let ChangeRequest { model, wish, note: ChangeNote { by, reason, .. }, if_generation } = request;
+    let (by, reason, if_generation) = (by.clone(), reason.clone(), *if_generation);
     match wish {
         Transition::Traffic(split) => {
             let shares = Object(split.shares().collect());
             client.put(&format!("/models/{model}/traffic"), &TrafficChange { shares, by, reason, if_generation })
         }
         Transition::Promote(version) => {
+            let version = *version;
             client.post(&format!("/models/{model}/promote"), &PromoteChange { version, by, reason, if_generation })
         }
         Transition::Rollback => {

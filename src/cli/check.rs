@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::findings::write_findings;
-use super::settings::{SettingsArgs, one_thread};
+use super::settings::{RepositoryArgs, one_thread};
 use super::{logging, table, terminal};
 use crate::api::admin::VersionState;
 use crate::app::{App, Dependencies, isolated_engine, trial};
@@ -17,7 +17,7 @@ use crate::pipeline::Stages;
 use crate::registry::WarmUp;
 use crate::state::{self, MemoryJournal, MemoryLedger, PastJournal};
 
-pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
+pub(super) fn run(settings: &RepositoryArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
     // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;
@@ -45,7 +45,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         };
         let app = App::build_with(config, parts).await?;
         let snapshot = app.catalog().snapshot();
-        writeln!(out, "{}", table::of_versions(&snapshot))?;
+        writeln!(out, "{}", table::of_versions(&snapshot, terminal::columns()))?;
         let mut refused = Vec::new();
         for model in app.deployer().overview().models {
             for version in model.versions {

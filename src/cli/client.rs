@@ -1,200 +1,217 @@
-//! HTTP client of the commands that talk to a running server. All of them except `leeway health` use the admin API.
+//! HTTP client of the commands that talk to a running server.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Args;
 use serde::Serialize;
 use tokio_rustls::rustls::crypto::ring;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 
 use super::answer::Answer;
-use super::settings::SettingsArgs;
+use super::server_address::ServerAddress;
 use super::unix_transport::UnixConnector;
 use crate::api::problem::Problem;
 use crate::api::routes::ADMIN_API;
-use crate::config::{Config, ListenAddress, ListenAddresses};
 
-/// Timeout of a request to the admin API. It is long, because a change may have to load a version first.
-const TIMEOUT: Duration = Duration::from_secs(600);
-/// Timeout of a connection attempt. It is short, because the admin API is on the local network.
+/// Timeout of a connection attempt. It is short, because servers are on networks of their operators.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// Number of connections that are kept for other requests, at least that of the requests at one time.
+const KEPT_CONNECTIONS: usize = 256;
 /// Maximum size of a response, enough for the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
-/// The server that a command sends its request to, and the format of the output.
-#[derive(Debug, Args)]
-pub(super) struct ServerArgs {
-    #[command(flatten)]
-    pub(super) settings: SettingsArgs,
-
-    /// Print the server's answer as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-
-    /// PEM file with the certificates to trust, if the server speaks TLS [default: admin.tls.certificate]
-    #[arg(long, value_name = "FILE")]
-    pub(super) ca_file: Option<PathBuf>,
+/// The certificates that a client trusts.
+#[derive(Debug, Clone)]
+pub(super) enum Trust {
+    /// Those in a PEM file, and those that they have issued.
+    File(PathBuf),
+    /// Those of the authorities that this machine trusts.
+    System,
+    /// All, for requests without secrets.
+    Anybody,
 }
 
-/// The server that a command sends its requests to.
-pub(super) struct Place {
-    pub(super) address: ListenAddress,
-    /// TLS of the connection; `None` for plain HTTP.
-    tls: Option<TlsConfig>,
-}
+/// Maximum length of a response without a problem document that is shown as it is.
+const MAX_SHOWN_BYTES: usize = 200;
 
-/// A client of the admin API of the configured server.
+/// A client of one server.
 pub(super) struct Client {
     agent: ureq::Agent,
-    place: Place,
-    token: Option<String>,
+    address: ServerAddress,
+    /// Value of the header `Authorization`.
+    authorization: Option<String>,
 }
 
-impl ServerArgs {
-    pub(super) fn client(&self) -> Result<Client> {
-        Client::new(&self.settings.clone().load()?, self.ca_file.as_deref())
-    }
+/// The response to a request: its status, some of its headers, and its body.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    /// Value of the header `Retry-After`, in seconds.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) text: String,
+}
+
+/// No response: the server cannot be reached, or the connection ended.
+#[derive(Debug, thiserror::Error)]
+#[error("no server answers at {address}: {problem}")]
+pub(super) struct Unreachable {
+    pub(super) address: ServerAddress,
+    problem: String,
 }
 
 impl Client {
-    /// Returns a client of the configured server. If the server speaks TLS, its certificate has to be in `ca_file`, or
-    /// issued by one of those; without `ca_file`, it has to be the configured one.
-    pub(super) fn new(config: &Config, ca_file: Option<&Path>) -> Result<Client> {
-        let files = config.admin.tls.files();
-        let tls = files.map(|(certificate, _)| trusting(ca_file.unwrap_or(certificate))).transpose()?;
-        let token = config.admin.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
-        let place = Place::of(&config.admin.listen, tls);
-        Ok(Client { agent: place.agent(TIMEOUT), place, token })
+    /// Creates a client. The secret is sent with every request.
+    pub(super) fn new(
+        address: ServerAddress,
+        trust: &Trust,
+        secret: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Client> {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // Proxies named in the environment are not used: the address is that of the server.
+            .proxy(None)
+            .max_redirects(0)
+            .max_idle_connections(KEPT_CONNECTIONS)
+            .max_idle_connections_per_host(KEPT_CONNECTIONS)
+            .timeout_connect(Some(CONNECTING))
+            .timeout_global(Some(timeout));
+        let config = match address.is_encrypted() {
+            true => config.tls_config(tls(trust)?),
+            false => config,
+        };
+        let agent = match &address {
+            ServerAddress::Url { .. } => config.build().into(),
+            ServerAddress::Unix(path) => {
+                ureq::Agent::with_parts(config.build(), UnixConnector(path.clone()), DefaultResolver::default())
+            }
+        };
+        let authorization = secret.map(|secret| format!("Bearer {secret}"));
+        Ok(Client { agent, address, authorization })
     }
 
+    pub(super) fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// Sends a GET request for a path.
+    pub(super) fn read(&self, path: &str) -> Result<Reply, Unreachable> {
+        let mut request = self.agent.get(self.address.url(path));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        self.reply(request.call())
+    }
+
+    /// Sends a POST request with this body.
+    pub(super) fn send(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Reply, Unreachable> {
+        self.send_with(self.agent.post(self.address.url(path)), headers, body)
+    }
+
+    /// Sends a GET request to the admin API.
     pub(super) fn get<T>(&self, path: &str) -> Result<Answer<T>> {
-        let mut request = self.agent.get(self.url(path));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", token);
-        }
-        self.answer(request.call())
+        self.answer(&self.read(&format!("{ADMIN_API}{path}"))?)
     }
 
+    /// Sends a PUT request to the admin API.
     pub(super) fn put<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
-        self.send(self.agent.put(self.url(path)), serde_json::to_string(body)?)
+        let request = self.agent.put(self.address.url(&format!("{ADMIN_API}{path}")));
+        self.answer(&self.send_with(request, &JSON, &serde_json::to_string(body)?)?)
     }
 
+    /// Sends a POST request to the admin API.
     pub(super) fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
-        self.send(self.agent.post(self.url(path)), serde_json::to_string(body)?)
+        self.answer(&self.send(&format!("{ADMIN_API}{path}"), &JSON, &serde_json::to_string(body)?)?)
     }
 
-    /// Sends a POST request with an empty JSON object, for actions without settings.
+    /// Sends a POST request with an empty JSON object to the admin API, for actions without settings.
     pub(super) fn order<T>(&self, path: &str) -> Result<Answer<T>> {
-        self.send(self.agent.post(self.url(path)), "{}".to_owned())
+        self.answer(&self.send(&format!("{ADMIN_API}{path}"), &JSON, "{}")?)
     }
 
-    fn send<T>(&self, mut request: ureq::RequestBuilder<ureq::typestate::WithBody>, body: String) -> Result<Answer<T>> {
-        if let Some(token) = &self.token {
-            request = request.header("authorization", token);
+    fn send_with(
+        &self,
+        mut request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply, Unreachable> {
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
-        self.answer(request.header("content-type", "application/json").send(body))
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        self.reply(request.send(body))
     }
 
-    fn url(&self, path: &str) -> String {
-        self.place.url(&format!("{ADMIN_API}{path}"))
+    fn reply(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Reply, Unreachable> {
+        let unreachable =
+            |error: ureq::Error| Unreachable { address: self.address.clone(), problem: error.to_string() };
+        let mut response = response.map_err(unreachable)?;
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string().map_err(unreachable)?;
+        Ok(Reply { status: response.status().as_u16(), retry_after: retry_after.map(Duration::from_secs), text })
     }
 
-    fn answer<T>(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer<T>> {
-        let mut response = answer.map_err(|error| {
-            anyhow!(
-                "no server answers at {} (admin.listen): {error}; is it running, and with the same configuration?",
-                self.place.address
-            )
-        })?;
-        let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
-        let answer = Answer::parse(&text)
-            .map_err(|_| anyhow!("the server at {} (admin.listen) is not a Leeway server", self.place.address))?;
-        if response.status().is_success() {
-            return Ok(answer);
+    fn answer<T>(&self, reply: &Reply) -> Result<Answer<T>> {
+        if let Some(problem) = reply.problem() {
+            bail!("{problem}");
         }
-        match serde_json::from_str::<Problem>(&text) {
-            Ok(problem) => bail!("{}", problem.detail),
-            Err(_) => bail!("the server at {} answered {}", self.place.address, response.status()),
-        }
+        Answer::parse(&reply.text).map_err(|_| anyhow!("the server at {} is not a Leeway server", self.address))
     }
 }
 
-/// Sends a GET request for a path, and returns the HTTP status of the response.
-pub(super) fn status_of(place: &Place, path: &str, timeout: Duration) -> Result<u16> {
-    Ok(place.agent(timeout).get(place.url(path)).call()?.status().as_u16())
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+impl Reply {
+    /// Returns the problem that an error is about; `None` for a response to a request that succeeded.
+    pub(super) fn problem(&self) -> Option<String> {
+        if (200..300).contains(&self.status) {
+            return None;
+        }
+        Some(match serde_json::from_str::<Problem<'_>>(&self.text) {
+            Ok(problem) => problem.detail.into_owned(),
+            // Another server, or one that speaks TLS.
+            Err(_) => match self.text.trim() {
+                line if (1..=MAX_SHOWN_BYTES).contains(&line.len()) && !line.contains(['<', '\n']) => {
+                    format!("the server answered {}: {line}", self.status)
+                }
+                _ => format!("the server answered {}", self.status),
+            },
+        })
+    }
 }
 
-/// Returns the TLS of connections to servers whose certificates are in this file, or are issued by them.
-fn trusting(file: &Path) -> Result<TlsConfig> {
+/// Returns the TLS of connections to servers that are trusted.
+fn tls(trust: &Trust) -> Result<TlsConfig> {
+    let builder = || -> TlsConfigBuilder {
+        TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+    };
+    let roots = match trust {
+        Trust::Anybody => return Ok(builder().disable_verification(true).build()),
+        Trust::File(file) => certificates_in(file)?,
+        Trust::System => certificates_of_the_system()?,
+    };
+    Ok(builder().root_certs(RootCerts::new_with_certs(&roots)).build())
+}
+
+fn certificates_in(file: &Path) -> Result<Vec<Certificate<'static>>> {
     let pem = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
-    Ok(tls().root_certs(RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())).build())
+    Ok(certificates.collect())
 }
 
-/// Returns the TLS of connections to any server, for requests without secrets.
-pub(super) fn unverified() -> TlsConfig {
-    tls().disable_verification(true).build()
-}
-
-fn tls() -> TlsConfigBuilder {
-    TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-}
-
-// ===== impl Place =====
-
-impl Place {
-    /// Returns the address of a server to connect to: an IP address, or else a Unix socket. With `tls`, a Unix socket
-    /// comes first, because it needs none.
-    pub(super) fn of(addresses: &ListenAddresses, tls: Option<TlsConfig>) -> Place {
-        let is_tcp = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(_));
-        let preferred = addresses.iter().find(|address| is_tcp(address) == tls.is_none());
-        match preferred.unwrap_or(addresses.first()) {
-            ListenAddress::Tcp(address) => Place { address: ListenAddress::Tcp(or_loopback(*address)), tls },
-            unix => Place { address: unix.clone(), tls: None },
-        }
+fn certificates_of_the_system() -> Result<Vec<Certificate<'static>>> {
+    let found = rustls_native_certs::load_native_certs();
+    match (&*found.certs, found.errors.first()) {
+        ([], Some(error)) => bail!("the certificates of this machine cannot be read: {error}; --ca-file names others"),
+        ([], None) => bail!("this machine trusts no certificates; --ca-file names those to trust"),
+        (certificates, _) => Ok(certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect()),
     }
-
-    /// Returns the URL of a path. For a Unix socket, the host of the URL is not used to connect.
-    fn url(&self, path: &str) -> String {
-        match (&self.address, &self.tls) {
-            (ListenAddress::Tcp(address), None) => format!("http://{address}{path}"),
-            (ListenAddress::Tcp(address), Some(_)) => format!("https://{address}{path}"),
-            (ListenAddress::Unix(_), _) => format!("http://127.0.0.1{path}"),
-        }
-    }
-
-    fn agent(&self, timeout: Duration) -> ureq::Agent {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // Proxies named in the environment are not used: the configuration has the server's address.
-            .proxy(None)
-            .tls_config(self.tls.clone().unwrap_or_default())
-            .timeout_connect(Some(CONNECTING))
-            .timeout_global(Some(timeout))
-            .build();
-        match &self.address {
-            ListenAddress::Tcp(_) => config.into(),
-            ListenAddress::Unix(path) => {
-                ureq::Agent::with_parts(config, UnixConnector(path.clone()), DefaultResolver::default())
-            }
-        }
-    }
-}
-
-/// Returns the address to connect to: loopback for a server that listens on all addresses.
-fn or_loopback(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }

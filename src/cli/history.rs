@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::client::ServerArgs;
-use super::table_cells::{cell, seconds, table};
+use super::servers::ServerArgs;
+use super::table_cells::{cell, seconds, table, text_of};
 use crate::api::admin::History;
 use crate::identity::ModelName;
 
@@ -22,7 +22,7 @@ pub(super) struct HistoryArgs {
 }
 
 pub(super) fn run(HistoryArgs { model, limit, server }: HistoryArgs) -> Result<()> {
-    let answer = server.client()?.get(&format!("/models/{model}/history?limit={limit}"))?;
+    let answer = server.connection.servers()?.get(&format!("/models/{model}/history?limit={limit}"))?;
     answer.show(server.json, |out, History { deployments }| {
         let mut table = table(["generation", "at", "action", "stable", "traffic", "by", "reason"]);
         for deployment in deployments {
@@ -36,6 +36,6 @@ pub(super) fn run(HistoryArgs { model, limit, server }: HistoryArgs) -> Result<(
                 cell(&deployment.change.reason),
             ]);
         }
-        Ok(writeln!(out, "{table}")?)
+        Ok(writeln!(out, "{}", text_of(&table))?)
     })
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::client::ServerArgs;
+use super::servers::{ServerArgs, Title};
 use super::status::state;
 use crate::api::admin::VersionStatus;
 use crate::identity::{ModelName, Version};
@@ -29,8 +29,10 @@ pub(super) fn unload(args: VersionArgs) -> Result<()> {
 }
 
 fn act(VersionArgs { model, version, server }: VersionArgs, action: &str) -> Result<()> {
-    let answer = server.client()?.order(&format!("/models/{model}/versions/{version}/{action}"))?;
-    answer.show(server.json, |out, status: VersionStatus| {
-        Ok(writeln!(out, "{model} version {version}: {}", state(&status))?)
+    server.each(Title::InLine, |client| {
+        let answer = client.order(&format!("/models/{model}/versions/{version}/{action}"))?;
+        answer.show(server.json, |out, status: VersionStatus| {
+            Ok(writeln!(out, "{model} version {version}: {}", state(&status))?)
+        })
     })
 }

@@ -9,35 +9,46 @@ mod change;
 mod check;
 mod clean_up;
 mod client;
+mod completions;
 mod demo;
 mod drift;
+mod exit;
 mod findings;
 mod health;
 mod history;
 mod key;
 mod load;
 mod logging;
+mod man;
+mod metrics_text;
+mod outcomes;
 mod panics;
+mod predict;
 mod promote;
 mod reload;
 mod rollback;
 mod schema;
 mod serve;
+mod server_address;
+mod servers;
 mod settings;
 mod status;
 mod table;
 mod table_cells;
 mod terminal;
+mod top;
 mod traffic;
 mod unix_transport;
+mod version_numbers;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use self::settings::SettingsArgs;
+use self::exit::Exit;
+use self::settings::{RepositoryArgs, SettingsArgs};
 
 use crate::config::this_program;
 use crate::error::SetupError;
@@ -93,7 +104,7 @@ requests in flight. On Ctrl-C it skips the delay.")]
     Serve(SettingsArgs),
     /// Check the configuration, load every model, run each once, and print the findings
     #[command(after_help = "Binds no port and serves nothing. The exit code is 0 if `leeway serve` would start.")]
-    Check(SettingsArgs),
+    Check(RepositoryArgs),
     /// Check a model file and add it to the repository as the next version
     #[command(after_help = "\
 The model is tried out in a separate process, with its model.toml, before it becomes a version; a failure leaves \
@@ -110,9 +121,27 @@ of its version: once the version has had traffic, add a new version with `leeway
     leeway baseline digits 3 --data train.csv --ignore-column digit")]
     Baseline(Box<baseline::BaselineArgs>),
     /// Hash every file of the repository and compare it with its manifest
-    Verify(SettingsArgs),
-    /// Show what a running server has loaded and deployed
+    Verify(RepositoryArgs),
+    /// Predict the rows of a file, by a running server or in this process
+    #[command(after_help = "\
+    leeway predict digits rows.csv --ignore-column digit > predictions.jsonl
+    leeway predict digits rows.parquet --output predictions.csv
+    zcat rows.csv.gz | leeway predict digits --models models --columns label,confidence
+
+A row that is refused ends the predictions, and is named with its line. With --keep-going, the others are predicted.
+
+Exit codes: 0 all rows are predicted, 1 failure, 2 wrong command line or configuration, 3 rows were refused \
+(--keep-going).")]
+    Predict(Box<predict::PredictArgs>),
+    /// Show what a running server has loaded and deployed, and its numbers
+    #[command(after_help = "\
+Requests, errors (expired, or failed in the model or the server) and shed requests are counted since the version was \
+loaded. P95 is that of the quantile window; drift that of the drift window.
+
+    leeway status --check    # for cron and Nagios: exit code 0, 1 if something is wrong, 2 if the server cannot be asked")]
     Status(status::StatusArgs),
+    /// Watch the rates, P95 by stage, queues and drift of a running server
+    Top(top::TopArgs),
     /// Show what a model takes and answers, as JSON Schema, with an example
     #[command(after_help = "\
     leeway schema digits
@@ -143,7 +172,7 @@ Shows for each feature and each part of the predictions: the PSI against the ver
 expected by chance; its significance (z); and the status: warning above 0.1 and drifted above 0.2, both with z above \
 4 and enough data.
 
-    leeway drift digits --version 2 --window 3600
+    leeway drift digits --version 2 --window 1h
     leeway drift digits --feature 'pixels[20]'")]
     Drift(drift::DriftArgs),
     /// See a canary that is worse, a rollback and drift, in one minute, with a shipped model
@@ -151,12 +180,21 @@ expected by chance; its significance (z); and the status: warning above 0.1 and 
 Starts a server on free ports of this machine, sends it requests and the true outcomes, and tells what happens. The \
 server ends with the demo, and its files are removed.")]
     Demo(demo::DemoArgs),
+    /// Show how right the predictions were, as far as feedback has reported their true outcomes
+    Outcomes(outcomes::OutcomesArgs),
     /// Make a running server sync with its repository now
-    Reload(client::ServerArgs),
+    Reload(servers::ServerArgs),
     /// Make a random API key for a client, and print its entry in the configuration
     Key(key::KeyArgs),
     /// Report if the server is ready: exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
+    /// Print the completions of this command line for a shell
+    #[command(after_help = "\
+    leeway completions bash > ~/.local/share/bash-completion/completions/leeway
+    leeway completions fish > ~/.config/fish/completions/leeway.fish")]
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages of all commands into a folder
+    Man(man::ManArgs),
     /// Load the version described on standard input, and report the result
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad,
@@ -167,8 +205,12 @@ server ends with the demo, and its files are removed.")]
 
 impl Cli {
     fn loads_onnxruntime(&self) -> bool {
-        use Command::{Add, Baseline, Check, Demo, Serve};
-        self.version || matches!(self.command, Some(Serve(_) | Check(_) | Add(_) | Baseline(_) | Demo(_)))
+        use Command::{Add, Baseline, Check, Demo, Predict, Serve};
+        match &self.command {
+            Some(Serve(_) | Check(_) | Add(_) | Baseline(_) | Demo(_)) => true,
+            Some(Predict(args)) => args.loads_onnxruntime(),
+            _ => self.version,
+        }
     }
 }
 
@@ -178,6 +220,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the command line of this process, with stages of your own.
+///
+/// Length: a table of the commands.
 pub fn main_with(stages: Stages) -> ExitCode {
     panics::report_panics();
     let cli = Cli::parse();
@@ -189,11 +233,13 @@ pub fn main_with(stages: Stages) -> ExitCode {
     let done = match cli.command {
         _ if cli.version => version(),
         Some(Command::Serve(settings)) => serve::run(settings, stages),
-        Some(Command::Check(settings)) => check::run(settings, stages),
+        Some(Command::Check(settings)) => check::run(&settings, stages),
         Some(Command::Add(args)) => add::run(*args, &stages),
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
-        Some(Command::Verify(settings)) => add::verify(settings),
+        Some(Command::Verify(settings)) => add::verify(&settings),
+        Some(Command::Predict(args)) => predict::run(&args, stages),
         Some(Command::Status(args)) => status::run(args),
+        Some(Command::Top(args)) => top::run(args),
         Some(Command::Schema(args)) => schema::run(args),
         Some(Command::History(args)) => history::run(args),
         Some(Command::Traffic(args)) => traffic::run(args),
@@ -203,9 +249,12 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),
         Some(Command::Demo(args)) => demo::run(args, stages),
+        Some(Command::Outcomes(args)) => outcomes::run(args),
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Key(args)) => key::run(&args),
         Some(Command::Health(args)) => health::run(args),
+        Some(Command::Completions(args)) => completions::run(&args, Cli::command()),
+        Some(Command::Man(args)) => man::run(&args, Cli::command()),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
         }
@@ -218,12 +267,15 @@ pub fn main_with(stages: Stages) -> ExitCode {
         // The reader has closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if error.downcast_ref::<logging::Logged>().is_none() {
+            let exit = error.downcast_ref::<Exit>();
+            let is_said = exit.is_some_and(|exit| exit.message.is_empty());
+            if !is_said && error.downcast_ref::<logging::Logged>().is_none() {
                 let _ = writeln!(terminal::stderr(), "error: {error:#}");
             }
-            match error.downcast_ref() {
-                Some(SetupError::Config(_)) => ExitCode::from(USAGE),
-                _ => ExitCode::FAILURE,
+            match (exit, error.downcast_ref()) {
+                (Some(exit), _) => ExitCode::from(exit.code),
+                (None, Some(SetupError::Config(_))) => ExitCode::from(USAGE),
+                (None, _) => ExitCode::FAILURE,
             }
         }
     }

@@ -2,19 +2,21 @@
 
 use anyhow::Result;
 
-use super::client::ServerArgs;
+use super::servers::{ServerArgs, Title};
 use super::status::{write_model, write_problems};
 use crate::api::admin::Overview;
 
 pub(super) fn run(server: &ServerArgs) -> Result<()> {
-    server.client()?.order("/reload")?.show(server.json, |out, overview: Overview| {
-        for model in &overview.models {
-            write_model(out, model)?;
-        }
-        write_problems(out, &overview)?;
-        for loading in &overview.loading {
-            writeln!(out, "still loading: {loading}")?;
-        }
-        Ok(())
+    server.each(Title::Above, |client| {
+        client.order("/reload")?.show(server.json, |out, overview: Overview| {
+            for model in &overview.models {
+                write_model(out, model, None)?;
+            }
+            write_problems(out, &overview)?;
+            for loading in &overview.loading {
+                writeln!(out, "still loading: {loading}")?;
+            }
+            Ok(())
+        })
     })
 }

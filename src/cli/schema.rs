@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::Args;
 
-use super::client::ServerArgs;
+use super::servers::ServerArgs;
 use crate::api::schema::ModelSchema;
 use crate::identity::{ModelName, Version};
 
@@ -40,16 +40,18 @@ pub(super) fn run(args: SchemaArgs) -> Result<()> {
         Some(version) => format!("/models/{model}/versions/{version}/schema"),
         None => format!("/models/{model}/schema"),
     };
-    server.client()?.get(&path)?.show(server.json, |out, schema: ModelSchema| match (instance, prediction, example) {
-        (true, _, _) => Ok(writeln!(out, "{}", schema.instance)?),
-        (_, true, _) => Ok(writeln!(out, "{}", schema.prediction)?),
-        (_, _, true) => write_example(out, &schema),
-        _ => {
-            writeln!(out, "{} version {}\n", schema.name, schema.version)?;
-            writeln!(out, "JSON Schema of an instance:\n{}\n", schema.instance)?;
-            writeln!(out, "JSON Schema of a prediction:\n{}\n", schema.prediction)?;
-            writeln!(out, "Example, the body of a request:")?;
-            write_example(out, &schema)
+    server.connection.servers()?.get(&path)?.show(server.json, |out, schema: ModelSchema| {
+        match (instance, prediction, example) {
+            (true, _, _) => Ok(writeln!(out, "{}", schema.instance)?),
+            (_, true, _) => Ok(writeln!(out, "{}", schema.prediction)?),
+            (_, _, true) => write_example(out, &schema),
+            _ => {
+                writeln!(out, "{} version {}\n", schema.name, schema.version)?;
+                writeln!(out, "JSON Schema of an instance:\n{}\n", schema.instance)?;
+                writeln!(out, "JSON Schema of a prediction:\n{}\n", schema.prediction)?;
+                writeln!(out, "Example, the body of a request:")?;
+                write_example(out, &schema)
+            }
         }
     })
 }

@@ -28,6 +28,38 @@ pub(super) struct SettingsArgs {
     pub(super) models: Option<PathBuf>,
 }
 
+/// The configuration file of a command that needs no other settings.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConfigArgs {
+    /// Configuration file [default: config/leeway.toml, if it exists]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// The settings of a command that reads the repository.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RepositoryArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+
+    /// Folder with the models, instead of repository.path
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(super) models: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    pub(super) fn load(&self) -> Result<Config, SetupError> {
+        Config::load(self.config.as_deref(), &Overrides::default())
+    }
+}
+
+impl RepositoryArgs {
+    pub(super) fn load(&self) -> Result<Config, SetupError> {
+        let overrides = Overrides { models: self.models.clone(), ..Overrides::default() };
+        Config::load(self.config.config.as_deref(), &overrides)
+    }
+}
+
 impl SettingsArgs {
     pub(super) fn load(self) -> Result<Config, SetupError> {
         let overrides = Overrides {

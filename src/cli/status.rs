@@ -1,43 +1,163 @@
-//! `leeway status`: shows the loaded versions and the deployments of a running server.
+//! `leeway status`: shows the loaded versions, the deployments and the numbers of a running server.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use comfy_table::Table;
 
-use super::client::ServerArgs;
-use super::table_cells::{cell, seconds, table, words};
+use super::client::{Client, Unreachable};
+use super::exit::Exit;
+use super::metrics_text::Metrics;
+use super::servers::{ServerArgs, Servers, Title};
+use super::table_cells::{align_right, cell, milliseconds, seconds, table, text_of, words};
+use super::terminal;
+use super::version_numbers::VersionNumbers;
 use crate::api::admin::{ModelStatus, Overview, VersionState, VersionStatus};
 use crate::identity::ModelName;
 use crate::model::{BatchingStatus, Independence};
+
+/// Timeout of a request of `--check`.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Exit code of `--check` if something is wrong.
+const WRONG: u8 = 1;
+/// Exit code of `--check` if the server cannot be asked.
+const NOT_ASKED: u8 = 2;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Show only this model
     model: Option<ModelName>,
 
+    /// Print one line for each problem, and exit with 0 if there is none, 1 if something is refused, altered, not served, not
+    /// ready or has drifted, and 2 if the server cannot be asked
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
+
     #[command(flatten)]
     server: ServerArgs,
 }
 
-pub(super) fn run(StatusArgs { model, server }: StatusArgs) -> Result<()> {
-    let client = server.client()?;
-    match model {
-        Some(model) => client
-            .get(&format!("/models/{model}"))?
-            .show(server.json, |out, model: ModelStatus| write_model(out, &model)),
-        None => client.get("/models")?.show(server.json, |out, overview: Overview| {
-            for (index, model) in overview.models.iter().enumerate() {
-                if index > 0 {
-                    writeln!(out)?;
-                }
-                write_model(out, model)?;
-            }
-            write_problems(out, &overview)
-        }),
+pub(super) fn run(StatusArgs { model, check, server }: StatusArgs) -> Result<()> {
+    if check {
+        let servers = server.connection.servers_within(CHECK_TIMEOUT).map_err(|error| Exit::with(NOT_ASKED, &error))?;
+        return check_all(&servers, model.as_ref());
     }
+    server.each(Title::Above, |client| match &model {
+        Some(model) => {
+            let (answer, numbers) = (client.get(&format!("/models/{model}"))?, numbers_of(client)?);
+            answer.show(server.json, |out, model: ModelStatus| write_model(out, &model, Some(&numbers)))
+        }
+        None => {
+            let (answer, numbers) = (client.get("/models")?, numbers_of(client)?);
+            answer.show(server.json, |out, overview: Overview| {
+                for (index, model) in overview.models.iter().enumerate() {
+                    if index > 0 {
+                        writeln!(out)?;
+                    }
+                    write_model(out, model, Some(&numbers))?;
+                }
+                write_problems(out, &overview)
+            })
+        }
+    })
 }
+
+/// Asks a server for the numbers of its versions.
+fn numbers_of(client: &Client) -> Result<Vec<VersionNumbers>, Unreachable> {
+    Ok(VersionNumbers::all(&Metrics::parse(&client.read("/metrics")?.text)))
+}
+
+// ===== --check =====
+
+/// Checks all servers, and prints their problems.
+fn check_all(servers: &Servers, only: Option<&ModelName>) -> Result<()> {
+    let (mut out, mut code) = (terminal::stdout(), None);
+    for client in servers.all() {
+        let server = if servers.all().len() > 1 { format!("{}: ", client.address()) } else { String::new() };
+        match problems(client, only) {
+            Ok(Checked { models, versions, problems }) if problems.is_empty() => {
+                writeln!(out, "{server}ok: {}, {}", counted(models, "model"), counted(versions, "version"))?;
+            }
+            Ok(Checked { problems, .. }) => {
+                for problem in problems {
+                    writeln!(out, "{server}problem: {problem}")?;
+                }
+                code = code.max(Some(WRONG));
+            }
+            Err(error) => {
+                writeln!(out, "{server}problem: {error:#}")?;
+                code = code.max(Some(NOT_ASKED));
+            }
+        }
+    }
+    code.map_or(Ok(()), |code| Err(Exit::silently(code)))
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// State of a server, for `--check`.
+struct Checked {
+    models: usize,
+    versions: usize,
+    problems: Vec<String>,
+}
+
+/// Asks a server for everything that is wrong.
+fn problems(client: &Client, only: Option<&ModelName>) -> Result<Checked> {
+    let mut problems: Vec<String> = client.read("/readyz")?.problem().into_iter().collect();
+    let overview: Overview = client.get("/models")?.parsed()?;
+    let numbers = numbers_of(client)?;
+    let models: Vec<&ModelStatus> =
+        overview.models.iter().filter(|model| only.is_none_or(|only| model.model == *only)).collect();
+    match only {
+        Some(only) if models.is_empty() => problems.push(format!("there is no model {only}")),
+        Some(_) => {}
+        None => problems.extend(overview.problems.iter().cloned()),
+    }
+    for model in &models {
+        problems.extend(problems_of(model));
+        let drifted =
+            numbers.iter().filter(|version| version.model == model.model.as_str() && version.drift.drifted > 0);
+        problems.extend(drifted.map(|version| {
+            format!(
+                "{} version {}: {} of its features and predictions",
+                version.model,
+                version.version,
+                version.drift.shown()
+            )
+        }));
+    }
+    let versions = models.iter().map(|model| model.versions.len()).sum();
+    Ok(Checked { models: models.len(), versions, problems })
+}
+
+/// Returns everything that is wrong with a model.
+fn problems_of(model: &ModelStatus) -> Vec<String> {
+    let name = &model.model;
+    let unserved = model.unserved.as_ref().map(|problem| format!("{name} is not served: {problem}"));
+    let of_model = [&model.config_problem, &model.deployment_problem, &model.unwritten];
+    let of_model = of_model.into_iter().flatten().map(|problem| format!("{name}: {problem}"));
+    let of_versions = model.versions.iter().flat_map(|version| {
+        let refused = match &version.state {
+            VersionState::Refused { problem, .. } => Some(format!("refused: {problem}")),
+            _ => None,
+        };
+        let altered = version.altered.as_ref().map(|difference| format!("altered on disk: {difference}"));
+        let reload = version.reload_problem.as_ref().map(|problem| format!("a reload failed: {problem}"));
+        let number = version.version;
+        [refused, altered, reload]
+            .into_iter()
+            .flatten()
+            .map(move |problem| format!("{name} version {number}: {problem}"))
+    });
+    unserved.into_iter().chain(of_model).chain(of_versions).collect()
+}
+
+// ===== tables =====
 
 pub(super) fn write_problems(out: &mut dyn Write, overview: &Overview) -> Result<()> {
     for problem in &overview.problems {
@@ -46,7 +166,8 @@ pub(super) fn write_problems(out: &mut dyn Write, overview: &Overview) -> Result
     Ok(())
 }
 
-pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus) -> Result<()> {
+/// Writes a model and its versions, with their numbers if they are known.
+pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus, numbers: Option<&[VersionNumbers]>) -> Result<()> {
     let deployment = &model.deployment;
     writeln!(
         out,
@@ -58,7 +179,7 @@ pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus) -> Result<()
         cell(&deployment.change.by),
         seconds(deployment.change.at)
     )?;
-    writeln!(out, "{}", versions(model))?;
+    writeln!(out, "{}", text_of(&versions(model, numbers.unwrap_or_default())))?;
     if let Some(problem) = &model.unserved {
         writeln!(out, "problem: NOT SERVED: {problem}")?;
     }
@@ -66,33 +187,35 @@ pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus) -> Result<()
         writeln!(out, "problem: {problem}")?;
     }
     for version in &model.versions {
+        write_facts(out, version)?;
         write_remarks(out, version)?;
     }
     Ok(())
 }
 
 /// Returns the versions of a model as a table.
-fn versions(model: &ModelStatus) -> Table {
-    let mut table =
-        table(["version", "traffic", "state", "batching", "sha256", "trained", "metrics", "deployed since"]);
+fn versions(model: &ModelStatus, numbers: &[VersionNumbers]) -> Table {
+    let header = ["version", "traffic", "state", "requests", "errors", "shed", "P95 ms", "drift", "accuracy"];
+    let mut table = table(header);
     for version in &model.versions {
-        let manifest = version.manifest.as_deref();
-        let metrics = manifest.into_iter().flat_map(|manifest| &manifest.metrics);
-        // `{:?}` writes 1 as 1.0, like the JSON.
-        let metrics: Vec<String> = metrics.map(|(name, value)| format!("{} {value:?}", cell(name))).collect();
-        let trained_at = manifest.and_then(|manifest| manifest.trained_at.as_ref());
-        let stable = if version.stable { " (stable)" } else { "" };
+        let number = version.version.to_string();
+        let numbers = numbers.iter().find(|found| found.model == model.model.as_str() && found.version == number);
+        let count = |count: fn(&VersionNumbers) -> f64| {
+            numbers.map_or_else(String::new, |found| format!("{:.0}", count(found)))
+        };
         table.add_row([
-            format!("{}{stable}", version.version),
+            number,
             version.traffic_percent.to_string(),
             state(version),
-            version.batching.as_ref().map(batching).unwrap_or_default(),
-            version.sha256.as_ref().map(|sha256| sha256.short()).unwrap_or_default(),
-            trained_at.map(|date| cell(date.as_str())).unwrap_or_default(),
-            metrics.join(", "),
-            version.deployed_at.map(seconds).unwrap_or_default(),
+            count(|found| found.requests),
+            count(|found| found.errors),
+            count(|found| found.shed),
+            numbers.map_or_else(String::new, |found| milliseconds(found.p95_of_requests())),
+            numbers.map_or_else(String::new, |found| found.drift.shown()),
+            numbers.map_or_else(String::new, VersionNumbers::quality),
         ]);
     }
+    align_right(&mut table, [0, 1, 3, 4, 5, 6, 8]);
     table
 }
 
@@ -105,6 +228,27 @@ pub(super) fn state(version: &VersionStatus) -> String {
         VersionState::Loaded => "loaded".to_owned(),
         VersionState::Refused { fault, .. } => format!("refused ({})", fault.name()),
     }
+}
+
+/// Writes a line about the files, the origin and the deployment of a version.
+fn write_facts(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
+    let manifest = version.manifest.as_deref();
+    let metrics = manifest.into_iter().flat_map(|manifest| &manifest.metrics);
+    // `{:?}` writes 1 as 1.0, like the JSON.
+    let metrics = metrics.map(|(name, value)| format!("{} {value:?}", cell(name)));
+    let facts = [
+        version.sha256.as_ref().map(|sha256| format!("sha256 {}", sha256.short())),
+        manifest
+            .and_then(|manifest| manifest.trained_at.as_ref())
+            .map(|date| format!("trained {}", cell(date.as_str()))),
+        version.batching.as_ref().map(|found| format!("batching {}", batching(found))),
+        version.deployed_at.map(|at| format!("deployed since {}", seconds(at))),
+    ];
+    let facts: Vec<String> = facts.into_iter().flatten().chain(metrics).collect();
+    if !facts.is_empty() {
+        writeln!(out, "version {}: {}", version.version, facts.join(", "))?;
+    }
+    Ok(())
 }
 
 fn batching(batching: &BatchingStatus) -> String {

@@ -2,45 +2,33 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
-
+use super::table_cells::{align_right, cell, table_of_width, text_of};
 use super::terminal;
 use crate::model::OnnxModel;
 use crate::pipeline::Pipeline;
 use crate::registry::{ServedChain, ServedPipeline, Snapshot, Work};
 use crate::tensor::TensorSpec;
 
-/// Returns the loaded versions as a table.
-pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header([
-        "model",
-        "version",
-        "traffic",
-        "sha256",
-        "provider",
-        "workers × threads",
-        "budget",
-        "a run takes",
-        "inputs",
-        "outputs",
-    ]);
+/// Returns the loaded versions as a table of this width in columns, and lines about what does not fit into it.
+pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> String {
+    let header = ["model", "version", "traffic", "sha256", "provider", "threads", "budget"];
+    let mut table = table_of_width(header, columns);
+    let mut lines = Vec::new();
     for served in snapshot.versions() {
         let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
-        let [provider, threads, runs, inputs, outputs] = match &served.work {
-            Work::Pipeline(ServedPipeline { stages: Pipeline { model, .. }, intra_op_threads, .. }) => [
-                model.provider().name().to_owned(),
-                format!("{} × {intra_op_threads}", model.workers()),
-                run_times(model),
-                describe(&model.signature().inputs),
-                describe(&model.signature().outputs),
-            ],
+        let (provider, threads, details) = match &served.work {
+            Work::Pipeline(ServedPipeline { stages: Pipeline { model, .. }, intra_op_threads, .. }) => {
+                let details = vec![
+                    format!("  inputs: {}", describe(&model.signature().inputs)),
+                    format!("  outputs: {}", describe(&model.signature().outputs)),
+                    format!("  a run takes: {}", run_times(model)),
+                ];
+                (model.provider().name().to_owned(), format!("{} × {intra_op_threads}", model.workers()), details)
+            }
             Work::Chain(ServedChain { chain, .. }) => {
                 let models: Vec<&str> = chain.steps.iter().map(|step| step.model.as_str()).collect();
                 let of_steps = || "of its steps".to_owned();
-                [of_steps(), of_steps(), models.join(" → "), String::new(), String::new()]
+                (of_steps(), of_steps(), vec![format!("  steps: {}", models.join(" → "))])
             }
         };
         table.add_row([
@@ -51,22 +39,20 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
             provider,
             threads,
             format!("{} ms", served.budget.total.as_millis()),
-            runs,
-            inputs,
-            outputs,
         ]);
+        lines.push(format!("{} version {}:", served.model, served.version));
+        lines.extend(details);
     }
-    if let Some(budget) = table.column_mut(6) {
-        budget.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+    align_right(&mut table, [1, 2, 6]);
+    format!("{}\n\n{}", text_of(&table), lines.join("\n"))
 }
 
 /// Writes the table of the loaded versions to standard error, if it is a terminal. Machines read the `loaded` lines of
 /// the log instead.
 pub(super) fn announce(snapshot: &Snapshot) {
     if std::io::stderr().is_terminal() {
-        let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot));
+        let columns = crossterm::terminal::size().ok().map(|(columns, _)| columns);
+        let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot, columns));
     }
 }
 
@@ -80,10 +66,10 @@ fn run_times(model: &OnnxModel) -> String {
     };
     let mut times: Vec<String> = [fewest, most].into_iter().filter_map(shown).collect();
     times.dedup();
-    if times.is_empty() { "not known yet".to_owned() } else { times.join("\n") }
+    if times.is_empty() { "not known yet".to_owned() } else { times.join(", ") }
 }
 
 fn describe(tensors: &[TensorSpec]) -> String {
-    let each: Vec<String> = tensors.iter().map(|spec| format!("{}: {}", spec.name, spec.describe())).collect();
-    each.join("\n")
+    let each: Vec<String> = tensors.iter().map(|spec| format!("{} {}", cell(&spec.name), spec.describe())).collect();
+    each.join(", ")
 }

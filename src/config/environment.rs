@@ -2,17 +2,30 @@
 
 use std::path::PathBuf;
 
+use crate::machine;
+
 /// Returns the path of this program, which trials and isolated sessions run in processes of their own.
 pub fn this_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Returns the user who runs this program, according to the environment: `user@host`.
+/// Returns the user who runs this program, according to the environment or the system: `user@host`.
 pub fn this_user() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "someone".to_owned());
+    let user = set("USER").or_else(|| set("LOGNAME")).or_else(machine::user_name);
+    let user = user.unwrap_or_else(|| "someone".to_owned());
     let host = set("HOSTNAME").or_else(|| Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()));
     host.filter(|host| !host.is_empty()).map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
+}
+
+/// Returns the addresses of the servers that commands ask, according to the environment.
+pub fn server_of_environment() -> Option<String> {
+    std::env::var("LEEWAY_SERVER").ok().filter(|value| !value.is_empty())
+}
+
+/// Returns the width of the output in columns, according to the environment variable `COLUMNS`.
+pub fn columns_of_environment() -> Option<u16> {
+    std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0)
 }
 
 /// Returns true if the user has turned off colours on a terminal with the environment variable `NO_COLOR`.

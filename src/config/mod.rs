@@ -38,7 +38,9 @@ pub use self::chain::{
 };
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
-pub use self::environment::{is_colour_unwanted, this_program, this_user};
+pub use self::environment::{
+    columns_of_environment, is_colour_unwanted, server_of_environment, this_program, this_user,
+};
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};

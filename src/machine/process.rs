@@ -8,8 +8,8 @@ use std::process::{Command, ExitStatus};
 
 use rustix::fs::{Access, access};
 use rustix::process::{
-    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, kill_process, set_parent_process_death_signal,
-    setpriority_process, setrlimit,
+    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, getuid, kill_process,
+    set_parent_process_death_signal, setpriority_process, setrlimit,
 };
 
 /// Environment variable that turns ONNX Runtime's telemetry off. From version 1.31 on, ONNX Runtime collects usage data
@@ -30,6 +30,18 @@ pub fn lower_priority_of_this_thread() {
 pub fn may_be_written(path: &Path) -> io::Result<()> {
     let search = if path.is_dir() { Access::EXEC_OK } else { Access::READ_OK };
     Ok(access(path, Access::WRITE_OK | search)?)
+}
+
+/// Returns the name of the user of this process, if the system has one in `/etc/passwd`.
+pub fn user_name() -> Option<String> {
+    let id = getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let of_user = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, _password, found) = (fields.next()?, fields.next()?, fields.next()?);
+        (found == id && !name.is_empty()).then(|| name.to_owned())
+    };
+    users.lines().find_map(of_user)
 }
 
 /// Returns the maximum number of open files, including sockets, of this process; `None` if there is no limit.

@@ -129,6 +129,11 @@ impl Drift {
         }
     }
 
+    /// Returns the number of values in a window that a verdict needs, for a feature with this number of bins.
+    pub fn needed_values(bins: usize) -> u64 {
+        MIN_COUNT.max(MIN_PER_BIN * bins as u64)
+    }
+
     /// Returns the verdict. A warning requires a window of sufficient size, a large enough PSI *and* significance.
     ///
     /// ```
@@ -139,7 +144,7 @@ impl Drift {
     /// assert_eq!(status(&[450, 50]), DriftStatus::Drifted);
     /// ```
     pub fn status(&self) -> DriftStatus {
-        if self.window_count < MIN_COUNT.max(MIN_PER_BIN * self.bins as u64) {
+        if self.window_count < Drift::needed_values(self.bins) {
             return DriftStatus::NotEnoughData;
         }
         match self.psi_adjusted {

@@ -56,6 +56,8 @@ const BOUNDARIES: &[Boundary] = &[
             "budget/clock.rs",
             "cli/demo/",
             "cli/panics.rs",
+            "cli/predict/",
+            "cli/top.rs",
             "deploy/deployer/",
             "http/access_log.rs",
             "http/compression.rs",

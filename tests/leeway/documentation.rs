@@ -165,6 +165,7 @@ fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String
         .current_dir(folder.path())
         .env_remove("ORT_DYLIB_PATH")
         .env("LEEWAY_ADMIN__LISTEN", server.admin.to_string())
+        .env("LEEWAY_HTTP__LISTEN", server.data.to_string())
         .output()
         .unwrap();
     let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
@@ -177,6 +178,56 @@ fn the_readmes_split_can_be_made() {
     let said = run_commands("README.md", "split", |_| {});
     assert!(said.contains("2=100 -> 1=10 2=90, stable version 2, generation 2"), "{said}");
     assert!(said.contains("1=10 2=90 -> 2=100, stable version 2, generation 3"), "{said}");
+}
+
+/// Writes digits as a table, with a column that is not a feature.
+fn write_digits(file: &Path) {
+    let header: Vec<String> = (0..64).map(|pixel| format!("p{pixel}")).collect();
+    let mut csv = format!("{},digit\n", header.join(","));
+    for instance in held_out("digits")["instances"].as_array().unwrap() {
+        let row: Vec<String> = instance.as_array().unwrap().iter().map(Value::to_string).collect();
+        csv.push_str(&format!("{},7\n", row.join(",")));
+    }
+    std::fs::write(file, csv).unwrap();
+}
+
+#[test]
+fn the_documented_command_line_works() {
+    let page = "docs/command-line.md";
+    let said = run_commands(page, "predict", |folder| write_digits(&folder.join("rows.csv")));
+    let documented = blocks_after(&read(page), "answer: predict").remove(0);
+    assert_eq!(said.lines().count(), documented.lines().count(), "{said}");
+    for (said, documented) in said.lines().zip(documented.lines()) {
+        let is_same = match (said.split_once(','), documented.split_once(',')) {
+            (Some((label, score)), Some((expected, rounded))) if label == expected => {
+                match (score.parse::<f64>(), rounded.parse::<f64>()) {
+                    (Ok(score), Ok(rounded)) => (score - rounded).abs() < 1e-4,
+                    _ => score == rounded,
+                }
+            }
+            _ => false,
+        };
+        assert!(is_same, "{said} is documented as {documented}");
+    }
+    let said = run_commands(page, "state", |_| {});
+    assert!(said.contains("digits: generation 1") && said.contains("req/s") && said.contains("Brier"), "{said}");
+    run_commands(page, "completions", |_| {});
+}
+
+/// Every command is on its page.
+#[test]
+fn the_page_of_the_command_line_has_every_command() {
+    let output = crate::harness::leeway(&["--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> =
+        names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert!(names.len() > 20, "{names:?}");
+    let page = read("docs/command-line.md");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "docs/command-line.md has no {name}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod chains;
 mod changes;
 mod classes;
 mod clients;
+mod command_line;
 mod compression;
 mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
@@ -53,6 +54,7 @@ mod onnx_nodes;
 mod openapi;
 mod overload;
 
+mod predict;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;

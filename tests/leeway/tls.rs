@@ -188,6 +188,24 @@ async fn the_commands_reach_a_server_with_tls() {
     // A certificate of somebody else is not trusted with the token.
     let (ok, said) = command(&["status", "--ca-file", &text(others.config().certificate)], &settings).await;
     assert!(!ok && said.contains("certificate"), "{said}");
+
+    // Without settings: by a URL, with certificates of a file or of this machine.
+    let url = format!("https://localhost:{}", app.admin.port());
+    let (trusted, plain) = (text(files.config().certificate), format!("http://localhost:{}", app.admin.port()));
+    let (ok, said) = command(&["status", "--server", &url, "--ca-file", &trusted], &[]).await;
+    assert!(ok && said.contains("digits"), "{said}");
+    let (ok, said) = command(&["status", "--server", &url], &[("SSL_CERT_FILE", trusted.clone())]).await;
+    assert!(ok && said.contains("digits"), "{said}");
+    let (ok, said) =
+        command(&["status", "--server", &url], &[("SSL_CERT_FILE", text(others.config().certificate))]).await;
+    assert!(!ok && said.contains("certificate"), "{said}");
+    let (ok, said) = command(&["status", "--server", &plain], &[]).await;
+    assert!(!ok && said.contains("this port speaks TLS; begin the URL with https"), "{said}");
+    let (data, rows) = (format!("https://localhost:{}", app.data.port()), files.folder.path().join("rows.jsonl"));
+    std::fs::write(&rows, format!("{}\n", held_out("digits")["instances"][0])).unwrap();
+    let predict = ["predict", "digits", &rows.display().to_string(), "--server", &data, "--ca-file", &trusted];
+    let (ok, said) = command(&predict, &[]).await;
+    assert!(ok && said.contains("label"), "{said}");
 }
 
 /// Programs on the same machine need no encryption.
