@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check clients test build bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check clients test build wheel test-wheel test-python bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,15 @@ image: ## Build the container image leeway, with docker or buildah (for GPUs: VA
 	else \
 		echo "error: no docker daemon answers, and buildah is not here" >&2; exit 1; \
 	fi
+
+wheel: ## Build the Python wheel, target/wheels (installs maturin into .tools; for GPUs also: VARIANT=gpu)
+	@$(PYTHON) scripts/build_wheel.py --variant $(or $(VARIANT),cpu)
+
+test-wheel: ## Install the wheel of `make wheel` with pip into a fresh environment, serve a model and check its answer
+	@$(PYTHON) scripts/test_wheel.py
+
+test-python: clients ## Only the tests of the Python module, with the debug binary (`make test` runs them, too)
+	$(CARGO) test --locked --features failpoints --test leeway python::
 
 test-onnx-suites: build ## ONNX's own node, simple and pytorch suites over HTTP, against ONNX Runtime in Python (installs it into .tools/onnx)
 	@test -x .tools/onnx/bin/python || { $(PYTHON) -m venv .tools/onnx && .tools/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx|onnxruntime)==' models/requirements.txt); }

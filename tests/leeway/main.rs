@@ -52,6 +52,7 @@ mod overload;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;
+mod python;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]
