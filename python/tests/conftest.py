@@ -9,6 +9,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(CHECKOUT / "python"))
 os.environ.setdefault("LEEWAY_PROGRAM", str(CHECKOUT / "target/debug/leeway"))
+# Threads of frameworks that spin, on a machine that runs other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The library of the checkout is found from the program's folder.
 os.environ.pop("ORT_DYLIB_PATH", None)
 

@@ -157,7 +157,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_library_of_the_python_package_is_found() {
         let in_package = |python: &str, name: &str| format!("lib/{python}/site-packages/onnxruntime/capi/{name}");
-        let (new, old) = (in_package("python3.12", "libonnxruntime.so.1.31.1"), in_package("python3.9", "libonnxruntime.so.1.24.0"));
+        let (new, old) =
+            (in_package("python3.12", "libonnxruntime.so.1.31.1"), in_package("python3.9", "libonnxruntime.so.1.24.0"));
         let provider = in_package("python3.12", "libonnxruntime_providers_shared.so");
         let binding = in_package("python3.12", "onnxruntime_pybind11_state.so");
         assert_eq!(found_in_python(&[&old, &provider, &binding, &new]), [new, old]);

@@ -228,7 +228,9 @@ mod tests {
         assert_eq!(described(400, &[]), "");
         let few = described(400, &[json!({ "value": 1.0016 }), json!({ "value": 0.99349 })]);
         assert!(
-            few.starts_with("2 of 400 examples differ, by up to 0.0066; the first: predictions[0].value is 1.0016, expected 1.0"),
+            few.starts_with(
+                "2 of 400 examples differ, by up to 0.0066; the first: predictions[0].value is 1.0016, expected 1.0"
+            ),
             "{few}"
         );
         assert!(few.contains("typical of trees") && few.ends_with("--tolerance 0.0066"), "{few}");
@@ -242,7 +244,9 @@ mod tests {
 
     #[test]
     fn the_advised_tolerance_is_accepted() {
-        for (number, rounded) in [(0.006512, 0.0066), (0.0066, 0.0066), (1.0, 1.0), (99.1, 100.0), (0.00010001, 0.00011)] {
+        for (number, rounded) in
+            [(0.006512, 0.0066), (0.0066, 0.0066), (1.0, 1.0), (99.1, 100.0), (0.00010001, 0.00011)]
+        {
             assert!((rounded_up(number) - rounded).abs() < 1e-12, "{number}: {}", rounded_up(number));
             assert!(rounded_up(number) >= number);
         }

@@ -276,7 +276,10 @@ fn differences_from_golden_examples_are_counted_and_can_be_accepted() {
     let golden = golden.to_str().unwrap();
     let (code, said) = add(&repository, &["--golden", golden]);
     assert!(code != 0 && said.contains("golden.json: 2 of 60 examples differ, by up to 0.0031"), "{said}");
-    assert!(said.contains("; the first: predictions[3].confidence is ") && said.contains("--tolerance 0.0031"), "{said}");
+    assert!(
+        said.contains("; the first: predictions[3].confidence is ") && said.contains("--tolerance 0.0031"),
+        "{said}"
+    );
     let (code, said) = add(&repository, &["--golden", golden, "--tolerance", "0.0032"]);
     assert!(code == 0 && said.contains("reproduces its 60 golden examples"), "{said}");
     assert_eq!(self::golden(&repository, 3)["tolerance"], 0.0032);

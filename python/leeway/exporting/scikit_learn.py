@@ -56,6 +56,7 @@ def convert(model: Any, table: Table, is_classifier: bool, dtype: str) -> Conver
 
 def _converted(skl2onnx: Any, model: Any, inputs: list[Any], is_classifier: bool, table: Table) -> Any:
     imputer = module("sklearn.impute", "sklearn").SimpleImputer
+    ordinal = module("sklearn.preprocessing", "sklearn").OrdinalEncoder
     ensemble = module("sklearn.ensemble", "sklearn")
     histograms = (ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor)
     registry = module("skl2onnx.common._registration", "sklearn")
@@ -65,8 +66,15 @@ def _converted(skl2onnx: Any, model: Any, inputs: list[Any], is_classifier: bool
             initial_types=inputs,
             options={"zipmap": False} if is_classifier else None,
             target_opset=_OPSETS,
-            custom_conversion_functions={imputer: _convert_imputer, **dict.fromkeys(histograms, _convert_histograms)},
-            custom_shape_calculators={imputer: registry.get_shape_calculator("SklearnSimpleImputer")},
+            custom_conversion_functions={
+                imputer: _convert_imputer,
+                ordinal: _convert_ordinal,
+                **dict.fromkeys(histograms, _convert_histograms),
+            },
+            custom_shape_calculators={
+                imputer: registry.get_shape_calculator("SklearnSimpleImputer"),
+                ordinal: _shape_of_ordinal,
+            },
         )
     except Exception as error:
         # skl2onnx raises errors of every kind.
@@ -99,6 +107,56 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
     container.add_initializer(fill, double, [1, len(statistics)], statistics)
     container.add_node("IsNaN", [numbers], [is_missing], op_version=13)
     container.add_node("Where", [is_missing, fill, numbers], [operator.outputs[0].full_name], op_version=16)
+
+
+def _convert_ordinal(scope: Any, operator: Any, container: Any) -> None:
+    """OrdinalEncoder of texts, with its values for missing and for unknown ones; skl2onnx's for anything else."""
+    if not _is_of_texts(operator):
+        module("skl2onnx.common._registration", "sklearn").get_converter("SklearnOrdinalEncoder")(scope, operator, container)
+        return
+    encoder = operator.raw_operator
+    proto = module("onnx", "sklearn").TensorProto
+    names = [part.full_name for part in operator.inputs]
+    texts = names[0]
+    if len(names) > 1:
+        texts = scope.get_unique_variable_name("texts")
+        container.add_node("Concat", names, [texts], axis=1, op_version=13)
+    numbers = []
+    for place, categories in enumerate(encoder.categories_):
+        index, text, number = (scope.get_unique_variable_name(f"{name}{place}") for name in ("index", "text", "number"))
+        container.add_initializer(index, proto.INT64, [1], [place])
+        container.add_node("Gather", [texts, index], [text], axis=1, op_version=13)
+        values = [float(value) for value in range(len(categories))]
+        if len(categories) and categories[-1] == MISSING_TEXT:
+            values[-1] = float(encoder.encoded_missing_value)
+        # An unknown category is an error of scikit-learn without `unknown_value`.
+        unknown = float("nan") if encoder.unknown_value is None else float(encoder.unknown_value)
+        container.add_node(
+            "LabelEncoder",
+            [text],
+            [number],
+            keys_strings=[str(category) for category in categories],
+            values_floats=values,
+            default_float=unknown,
+            op_domain="ai.onnx.ml",
+            op_version=2,
+        )
+        numbers.append(number)
+    container.add_node("Concat", numbers, [operator.outputs[0].full_name], axis=1, op_version=13)
+
+
+def _shape_of_ordinal(operator: Any) -> None:
+    types = module("skl2onnx.common.data_types", "sklearn")
+    if _is_of_texts(operator):
+        operator.outputs[0].type = types.FloatTensorType([None, len(operator.raw_operator.categories_)])
+    else:
+        module("skl2onnx.common._registration", "sklearn").get_shape_calculator("SklearnOrdinalEncoder")(operator)
+
+
+def _is_of_texts(operator: Any) -> bool:
+    types = module("skl2onnx.common.data_types", "sklearn")
+    is_grouped = getattr(operator.raw_operator, "_infrequent_enabled", False)
+    return not is_grouped and all(isinstance(part.type, types.StringTensorType) for part in operator.inputs)
 
 
 def _convert_histograms(scope: Any, operator: Any, container: Any) -> None:
