@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check clients test build wheel test-wheel test-python bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check clients test build wheel test-wheel test-python bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-mutants: build ## 500 mutated model files through add, trial and load, und
 	@test -x .bench/onnx/bin/python || { $(PYTHON) -m venv .bench/onnx && .bench/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx)==' models/requirements.txt); }
 	.bench/onnx/bin/python scripts/bench_mutants.py
 
+compare: ## Beside LitServe, BentoML and MLflow: from pip to the first right answer (after `make wheel`; installs them into .bench)
+	@$(PYTHON) scripts/compare_servers.py
+
 # Which program is in an image, so that a running one can be traced back.
 IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 IMAGE_ARGUMENTS = --build-arg VARIANT=$(or $(VARIANT),cpu) $(if $(BASE),--build-arg BASE=$(BASE)) \
@@ -77,9 +80,9 @@ image: ## Build the container image leeway, with docker or buildah (for GPUs: VA
 	fi
 
 wheel: ## Build the Python wheel, target/wheels (installs maturin into .tools; for GPUs also: VARIANT=gpu)
-	@$(PYTHON) scripts/build_wheel.py --variant $(or $(VARIANT),cpu)
+	@$(PYTHON) scripts/build_wheel.py --variant $(or $(VARIANT),cpu) --profile $(or $(PROFILE),release) $(if $(FEATURES),--features $(FEATURES))
 
-test-wheel: ## Install the wheel of `make wheel` with pip into a fresh environment, serve a model and check its answer
+test-wheel: wheel ## Install the wheel with pip into a fresh environment, serve a model and check its answer
 	@$(PYTHON) scripts/test_wheel.py
 
 test-python: clients ## Only the tests of the Python module, with the debug binary (`make test` runs them, too)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Builds the Python wheel into target/wheels: the release binary as the command `leeway`, and the module `leeway`.
+"""Builds the Python wheel into target/wheels: the binary as the command `leeway`, and the module `leeway`.
 
-maturin, which it installs into .tools/maturin, builds the binary, and gives the wheel the oldest manylinux tag that the
-binary's symbols allow: that of the C library of the machine that builds. To serve older systems, build on an older one.
+maturin, which it installs into .tools/maturin, runs cargo, and gives the wheel the oldest manylinux tag that the binary's
+symbols allow: that of the C library of the machine that builds. To serve older systems, build on an older one.
 
-    scripts/build_wheel.py                  # leeway, which depends on onnxruntime
-    scripts/build_wheel.py --variant gpu    # also leeway-gpu: the same files, which depends on onnxruntime-gpu and CUDA
-    scripts/build_wheel.py --debug          # the debug binary, for a try
+    scripts/build_wheel.py                              # leeway-server, which depends on onnxruntime
+    scripts/build_wheel.py --variant gpu                # also leeway-server-gpu, which depends on onnxruntime-gpu and CUDA
+    scripts/build_wheel.py --profile dev --features failpoints      # packages what `make test` has compiled
 
 An extra of a package cannot replace a dependency, and onnxruntime and onnxruntime-gpu are installed into the same folder. So
-the wheel for GPUs is a package of its own, of which an environment has one or the other.
+the wheel for GPUs is a package of its own, and an environment has one or the other.
 """
 
 import argparse
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MATURIN = "1.16.0"
 TOOLS = ROOT / ".tools/maturin"
 WHEELS = ROOT / "target/wheels"
+NAME = "leeway-server"
 #: What the wheel for GPUs depends on: the same versions, with the packages of CUDA 13 and cuDNN 9.
 GPU_DEPENDENCY = ("onnxruntime", "onnxruntime-gpu[cuda,cudnn]")
 
@@ -40,20 +41,21 @@ def maturin():
     return program
 
 
-def build(is_debug):
-    """Builds the wheel, and returns its path."""
+def build(profile, features):
+    """Builds the wheel, and returns its path. Wheels of earlier builds are removed."""
     program = maturin()
-    before = set(WHEELS.glob("leeway-*.whl"))
-    for old in before:
+    for old in WHEELS.glob(f"{NAME.replace('-', '_')}-*.whl"):
         old.unlink()
-    command = [program, "build", "--locked", "--out", WHEELS]
-    subprocess.run(command if is_debug else [*command, "--release"], check=True, cwd=ROOT)
-    (wheel,) = WHEELS.glob("leeway-*.whl")
+    command = [program, "build", "--locked", "--profile", profile, "--out", WHEELS]
+    if features:
+        command += ["--features", features]
+    subprocess.run(command, check=True, cwd=ROOT)
+    (wheel,) = WHEELS.glob(f"{NAME.replace('-', '_')}-*.whl")
     return wheel
 
 
 def for_gpus(wheel):
-    """Writes the same wheel under the name leeway-gpu, with the dependency for GPUs, and returns its path."""
+    """Writes the same wheel under the name for GPUs, with the dependency for them, and returns its path."""
     name, version, *tags = wheel.stem.split("-")
     target = wheel.with_name("-".join([f"{name}_gpu", version, *tags]) + ".whl")
     old, new = f"{name}-{version}.dist-info/", f"{name}_gpu-{version}.dist-info/"
@@ -65,13 +67,7 @@ def for_gpus(wheel):
             if entry.filename == f"{new}RECORD":
                 continue
             if entry.filename == f"{new}METADATA":
-                head, separator, body = content.decode().partition("\n\n")
-                lines = [line.replace("Name: leeway", "Name: leeway-gpu", 1) if line.startswith("Name: ") else line for line in head.split("\n")]
-                dependency, gpu = GPU_DEPENDENCY
-                lines = [line.replace(f"Requires-Dist: {dependency}", f"Requires-Dist: {gpu}", 1) for line in lines]
-                # Extras that name the package itself name this one.
-                lines = [line.replace("Requires-Dist: leeway[", "Requires-Dist: leeway-gpu[", 1) for line in lines]
-                content = ("\n".join(lines) + separator + body).encode()
+                content = metadata_for_gpus(content.decode()).encode()
             made.writestr(entry, content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             record.append(f"{entry.filename},sha256={digest},{len(content)}")
@@ -80,12 +76,26 @@ def for_gpus(wheel):
     return target
 
 
+def metadata_for_gpus(metadata):
+    """Returns the metadata with the name and the dependency for GPUs."""
+    head, separator, body = metadata.partition("\n\n")
+    dependency, gpu = GPU_DEPENDENCY
+    if f"\nRequires-Dist: {dependency}" not in head:
+        raise SystemExit(f"the wheel does not depend on {dependency}")
+    head = head.replace(f"\nName: {NAME}\n", f"\nName: {NAME}-gpu\n", 1)
+    head = head.replace(f"\nRequires-Dist: {dependency}", f"\nRequires-Dist: {gpu}", 1)
+    # Extras that name the package itself name this one.
+    head = head.replace(f"\nRequires-Dist: {NAME}[", f"\nRequires-Dist: {NAME}-gpu[")
+    return head + separator + body
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=["cpu", "gpu"], default="cpu", help="the dependency [default: cpu]")
-    parser.add_argument("--debug", action="store_true", help="build the debug binary")
+    parser.add_argument("--profile", default="release", help="cargo's profile [default: release]")
+    parser.add_argument("--features", help="cargo's features")
     arguments = parser.parse_args()
-    wheels = [build(arguments.debug)]
+    wheels = [build(arguments.profile, arguments.features)]
     if arguments.variant == "gpu":
         wheels.append(for_gpus(wheels[0]))
     for wheel in wheels:

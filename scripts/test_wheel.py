@@ -50,7 +50,7 @@ def serve(program, folder, environment, log):
 
 
 def main():
-    wheels = [Path(path) for path in sys.argv[1:]] or list((ROOT / "target/wheels").glob("leeway-*.whl"))
+    wheels = [Path(path) for path in sys.argv[1:]] or list((ROOT / "target/wheels").glob("leeway_server-*.whl"))
     if len(wheels) != 1:
         raise SystemExit(f"found {len(wheels)} wheels, expected one: run `make wheel` first, or name it")
     # Nothing of a developer's environment.

@@ -5,9 +5,10 @@
     leeway.testing.serve("models")                         # a server for tests
 
 The server itself is the program `leeway`, which `pip` installs as a command. docs/python.md has examples of everything.
-This package needs only the standard library until a model is exported: frameworks and converters are imported then.
+The module needs only the standard library until a model is exported: frameworks and converters are imported then.
 """
 
+from leeway import rows, testing
 from leeway.async_client import AsyncClient
 from leeway.client import Client
 from leeway.errors import (
@@ -25,7 +26,7 @@ from leeway.errors import (
     Unreachable,
 )
 from leeway.exporting import Exported, export
-from leeway.program import program
+from leeway.executable import program
 from leeway.protocol import Answer, FeedbackResult, ModelVersion, Outcome, Retries
 
 __all__ = [
@@ -51,4 +52,6 @@ __all__ = [
     "Unreachable",
     "export",
     "program",
+    "rows",
+    "testing",
 ]

@@ -25,7 +25,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from leeway.client import Client
 from leeway.errors import LeewayError
-from leeway.program import program
+from leeway.executable import program
 
 #: Settings of a server for tests. Nothing waits for a load balancer, and no other server is in the way.
 _SETTINGS = {

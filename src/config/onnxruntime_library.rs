@@ -15,7 +15,7 @@ pub struct LibraryCandidate {
     pub explicit: bool,
 }
 
-/// Description of the location that `pip install leeway` fills.
+/// Description of the location that Leeway's Python wheel fills.
 const PYTHON_PACKAGE: &str = "the Python package onnxruntime beside this leeway; `pip install onnxruntime` adds it";
 
 #[cfg(target_os = "macos")]

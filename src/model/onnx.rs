@@ -91,8 +91,8 @@ impl OnnxRuntime {
         }
         Err(SetupError::Library(format!(
             "no usable ONNX Runtime library (1.{} or later) was found. Tried:\n{}\n\
-             `pip install leeway` brings the right one, and so does `make onnxruntime` in a checkout; or set ORT_DYLIB_PATH to \
-             the library's file.",
+             `make onnxruntime` in Leeway's checkout fetches the right one, and Leeway's Python wheel brings it; or set \
+             ORT_DYLIB_PATH to the library's file.",
             ort::MINOR_VERSION,
             tried.join("\n"),
         )))
@@ -184,7 +184,7 @@ impl OnnxRuntime {
                 if !ep::CUDA::is_available().unwrap_or(false) {
                     return Err(format!(
                         "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the library of the GPU build, \
-                         or install leeway-gpu instead of leeway",
+                         or install Leeway's Python wheel for GPUs",
                         self.library.display()
                     ));
                 }

@@ -14,8 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from leeway import program, rows
+from leeway import rows
 from leeway.errors import ExportFailed, ParityFailed
+from leeway.executable import run
 from leeway.exporting.conversion import Converted, attempts, framework_of
 from leeway.exporting.model_toml import model_toml
 from leeway.exporting.parity import Parity, Session, compare, spread
@@ -225,7 +226,7 @@ def _add(
             arguments += ["--metric", f"{name}={number:.6g}"]
         for name, text in tags.items():
             arguments += ["--tag", f"{name}={text}"]
-        status, said = program.run(arguments)
+        status, said = run(arguments)
     if status != 0:
         raise ExportFailed(f"leeway add refused the model:\n{said.strip()}")
     return said

@@ -22,7 +22,7 @@ def module(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ExportFailed(f"{error}; `pip install \"leeway[{extra}]\"` installs what this export needs") from error
+        raise ExportFailed(f"{error}; `pip install \"leeway-server[{extra}]\"` installs what this export needs") from error
 
 
 class Kind(Enum):

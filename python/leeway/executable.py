@@ -1,4 +1,4 @@
-"""The program `leeway`."""
+"""The program `leeway`, as a process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def program() -> Path:
             return path
     found = shutil.which(name)
     if found is None:
-        raise LeewayError("the program leeway was not found; `pip install leeway` installs it, or set LEEWAY_PROGRAM to its path")
+        raise LeewayError("the program leeway was not found; the wheel of Leeway installs it, or set LEEWAY_PROGRAM to its path")
     return Path(found)
 
 
