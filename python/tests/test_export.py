@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tomllib
 from pathlib import Path
@@ -48,6 +49,14 @@ def check_served(folder: Path, model: Any, frame: Any, dropped: tuple[str, ...] 
         assert np.allclose([row["confidence"] for row in answer], scores.max(axis=1), atol=1e-4)
     else:
         assert np.allclose([row["value"] for row in answer], model.predict(frame), rtol=1e-4, atol=1e-4)
+
+
+def framework(name: str) -> Any:
+    """Returns a framework. The test is skipped without it, or without its libraries, as OpenMP on macOS."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        pytest.skip(f"{name}: {error}")
 
 
 def columns_of(folder: Path) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def test_rows_of_every_library_are_instances() -> None:
 
 
 def test_lightgbm_with_categories_of_pandas(tmp_path: Path) -> None:
-    lightgbm = pytest.importorskip("lightgbm")
+    lightgbm = framework("lightgbm")
     frame = FRAME.astype({"plan": "category", "country": "category"})
     model = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1)
     export(model, frame, CHURN, tmp_path / "churn")
@@ -239,7 +248,7 @@ def test_lightgbm_with_categories_of_pandas(tmp_path: Path) -> None:
 
 
 def test_xgboost(tmp_path: Path) -> None:
-    xgboost = pytest.importorskip("xgboost")
+    xgboost = framework("xgboost")
     model = pipeline(xgboost.XGBClassifier(n_estimators=20))
     export(model, FRAME, (CHURN == "leaves").astype(int), tmp_path / "churn")
     check_served(tmp_path / "churn", model, FRAME)
@@ -250,7 +259,7 @@ def test_xgboost(tmp_path: Path) -> None:
 
 
 def test_catboost(tmp_path: Path) -> None:
-    catboost = pytest.importorskip("catboost")
+    catboost = framework("catboost")
     frame = FRAME[["age", "visits"]]
     model = catboost.CatBoostClassifier(iterations=20, verbose=0, allow_writing_files=False)
     export(model, frame, CHURN, tmp_path / "churn")
