@@ -127,7 +127,7 @@ onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens
 prometheus: ## Put prometheus and promtool, which the tests need, into .prometheus (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_prometheus.py
 
-clients: ## Install the clients that the tests point at Leeway into .clients (nothing happens if they are there)
+clients: ## Install the clients that the tests point at Leeway, and what tests of the Python module need, into .clients
 	@$(PYTHON) scripts/fetch_clients.py
 
 kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use crate::harness::checkout;
 
-/// The environment of `make clients`.
+/// The environment that `make clients` makes for the module.
 fn environment() -> PathBuf {
-    let folder = checkout().join(".clients");
+    let folder = checkout().join(".clients/module");
     assert!(folder.join("bin/python").exists(), "{} is missing: run `make clients`", folder.display());
     folder
 }
