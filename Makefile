@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-mutants: build ## 500 mutated model files through add, trial and load, und
 	@test -x .bench/onnx/bin/python || { $(PYTHON) -m venv .bench/onnx && .bench/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx)==' models/requirements.txt); }
 	.bench/onnx/bin/python scripts/bench_mutants.py
 
+compare: ## Beside LitServe, BentoML and MLflow: from pip to the first right answer (after `make wheel`; installs them into .bench)
+	@$(PYTHON) scripts/compare_servers.py
+
 # Which program is in an image, so that a running one can be traced back.
 IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 IMAGE_ARGUMENTS = --build-arg VARIANT=$(or $(VARIANT),cpu) $(if $(BASE),--build-arg BASE=$(BASE)) \
@@ -91,6 +94,15 @@ image: ## Build the container image leeway, with docker or buildah (for GPUs: VA
 	else \
 		echo "error: no docker daemon answers, and buildah is not here" >&2; exit 1; \
 	fi
+
+wheel: ## Build the Python wheel, target/wheels (installs maturin into .tools; for GPUs also: VARIANT=gpu)
+	@$(PYTHON) scripts/build_wheel.py --variant $(or $(VARIANT),cpu) --profile $(or $(PROFILE),release) $(if $(FEATURES),--features $(FEATURES))
+
+test-wheel: wheel ## Install the wheel with pip into a fresh environment, serve a model and check its answer
+	@$(PYTHON) scripts/test_wheel.py
+
+test-python: clients ## Only the tests of the Python module, with the debug binary (`make test` runs them, too)
+	$(CARGO) test --locked --features failpoints --test leeway python::
 
 test-onnx-suites: build ## ONNX's own node, simple and pytorch suites over HTTP, against ONNX Runtime in Python (installs it into .tools/onnx)
 	@test -x .tools/onnx/bin/python || { $(PYTHON) -m venv .tools/onnx && .tools/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx|onnxruntime)==' models/requirements.txt); }
@@ -131,7 +143,7 @@ onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens
 prometheus: ## Put prometheus and promtool, which the tests need, into .prometheus (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_prometheus.py
 
-clients: ## Install the clients that the tests point at Leeway into .clients (nothing happens if they are there)
+clients: ## Install the clients that the tests point at Leeway, and what tests of the Python module need, into .clients
 	@$(PYTHON) scripts/fetch_clients.py
 
 kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)

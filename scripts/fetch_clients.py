@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Installs the clients that the tests point at Leeway into .clients: tritonclient, the KServe SDK, MLflow and others with pip,
-and the TypeScript compiler with npm, with the pinned versions of tests/clients.
+and the TypeScript compiler with npm, with the pinned versions of tests/clients. What the tests of the Python module need goes
+into .clients/module, because those clients refuse current versions of pandas.
 
 Run it as often as you like: nothing happens while the pinned versions are those that are installed.
 """
@@ -16,13 +17,13 @@ PINNED = ROOT / "tests/clients"
 FOLDER = ROOT / ".clients"
 
 
-def is_installed(name):
-    installed = FOLDER / name
-    return installed.exists() and installed.read_bytes() == (PINNED / name).read_bytes()
+def is_installed(name, pinned=PINNED, folder=FOLDER):
+    installed = folder / name
+    return installed.exists() and installed.read_bytes() == (pinned / name).read_bytes()
 
 
-def install(name, *command):
-    print(f"installing the packages of tests/clients/{name} into .clients ...", file=sys.stderr)
+def install(pinned, *command):
+    print(f"installing the packages of {pinned.relative_to(ROOT)} into .clients ...", file=sys.stderr)
     try:
         subprocess.run(command, check=True, stdout=sys.stderr)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -30,17 +31,19 @@ def install(name, *command):
 
 
 def main():
-    if not is_installed("requirements.txt"):
-        venv.create(FOLDER, with_pip=True)
-        pip = [FOLDER / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        install("requirements.txt", *pip, "-r", PINNED / "requirements.txt")
+    for pinned, folder in [(PINNED, FOLDER), (ROOT / "python", FOLDER / "module")]:
+        if is_installed("requirements.txt", pinned, folder):
+            continue
+        venv.create(folder, with_pip=True)
+        pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install(pinned / "requirements.txt", *pip, "-r", pinned / "requirements.txt")
         # Written last: an installation that broke off is done again.
-        shutil.copyfile(PINNED / "requirements.txt", FOLDER / "requirements.txt")
+        shutil.copyfile(pinned / "requirements.txt", folder / "requirements.txt")
     if not is_installed("package.json"):
         node = FOLDER / "node"
         node.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PINNED / "package.json", node / "package.json")
-        install("package.json", "npm", "install", "--prefix", node, "--no-audit", "--no-fund", "--silent")
+        install(PINNED / "package.json", "npm", "install", "--prefix", node, "--no-audit", "--no-fund", "--silent")
         shutil.copyfile(PINNED / "package.json", FOLDER / "package.json")
 
 

@@ -30,8 +30,8 @@ from sklearn.metrics import mean_absolute_error
 from sklearn.model_selection import train_test_split
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
-import leeway_export  # noqa: E402
+sys.path.insert(0, str(ROOT / "python"))
+import leeway  # noqa: E402
 
 SEED = 20261125
 
@@ -79,14 +79,14 @@ def main():
         made = Path(made)
         exported = to_onnx(model, initial_types=[("measurements", FloatTensorType([None, rows.shape[1]]))], target_opset=18)
         (made / "diabetes.onnx").write_bytes(exported.SerializeToString())
-        leeway_export.write_golden(made / "golden.json", test_x[:10], leeway_export.values(predicted[:10]))
-        leeway_export.write_instances(made / "train.jsonl", train_x)
+        leeway.rows.write_golden(made / "golden.json", test_x[:10], leeway.rows.values(predicted[:10]))
+        leeway.rows.write_instances(made / "train.jsonl", train_x)
         command = [arguments.leeway, "add", folder, "--onnx", made / "diabetes.onnx", "--golden", made / "golden.json"]
         command += ["--baseline-data", made / "train.jsonl", "--framework", f"scikit-learn {sklearn.__version__}"]
         command += ["--trained-at", date.today().isoformat(), "--metric", f"mae={error:.2f}"]
         subprocess.run([str(part) for part in command], check=True)
     if arguments.held_out:
-        held_out = {"instances": leeway_export.instances(test_x), "values": [float(f"{value:.9g}") for value in predicted]}
+        held_out = {"instances": leeway.rows.instances(test_x), "values": [float(f"{value:.9g}") for value in predicted]}
         arguments.held_out.write_text(json.dumps(held_out, separators=(",", ":")) + "\n")
 
 

@@ -41,10 +41,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import leeway_export  # noqa: E402
-
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "python"))
+import leeway  # noqa: E402
+
 SEED = 20261125
 HELD_OUT = 100
 EXAMPLES = 12
@@ -90,7 +90,7 @@ def as_inputs(frame):
 
 def held_out_rows(frame):
     """Returns the held-out rows, and copies of some with values that occur in serving but not in training."""
-    rows = leeway_export.instances(frame[COLUMNS])
+    rows = leeway.rows.instances(frame[COLUMNS])
     random = np.random.default_rng(SEED)
     for row in list(rows[:40]):
         changed = dict(row)
@@ -108,8 +108,8 @@ def add(version, pipeline, exported, train, golden_rows, golden, accuracy):
     with tempfile.TemporaryDirectory() as made:
         onnx, examples, training = (Path(made) / name for name in ("penguins.onnx", "golden.json", "train.jsonl"))
         onnx.write_bytes(exported)
-        leeway_export.write_golden(examples, golden_rows, golden)
-        leeway_export.write_instances(training, train[COLUMNS])
+        leeway.rows.write_golden(examples, golden_rows, golden)
+        leeway.rows.write_instances(training, train[COLUMNS])
         facts = {
             "onnx": onnx,
             "golden": examples,
@@ -158,7 +158,7 @@ def main():
         }
         # Some unchanged rows, and some with values that training did not have.
         chosen = [*range(EXAMPLES // 2), *range(len(rows) - EXAMPLES // 2, len(rows))]
-        golden = leeway_export.classes(labels[chosen], probabilities[chosen])
+        golden = leeway.rows.classes(labels[chosen], probabilities[chosen])
         add(version, pipeline, exported, train, [rows[row] for row in chosen], golden, accuracy)
     target = ROOT / "tests/data/penguins_held_out.json"
     target.write_text(json.dumps(held_out, separators=(",", ":"), allow_nan=False) + "\n")

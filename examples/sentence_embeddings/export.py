@@ -35,8 +35,8 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(HERE.parent))
-import leeway_export  # noqa: E402
+sys.path.insert(0, str(ROOT / "python"))
+import leeway  # noqa: E402
 
 SUBJECTS = ["The invoice", "My parcel", "The new phone", "A refund", "The train to Leiden", "Our subscription", "The app"]
 VERBS = ["has not arrived", "was charged twice", "is broken", "works perfectly", "came three days late", "was cancelled"]
@@ -172,8 +172,8 @@ def main():
 
         examples = TEXTS[:6] + ["", "Größe 42, bitte!", " ".join(TEXTS[:40])]
         embeddings = [{"embedding": row} for row in model.encode(examples, batch_size=1)]
-        leeway_export.write_golden(made / "golden.json", examples, embeddings)
-        leeway_export.write_instances(made / "train.jsonl", TEXTS)
+        leeway.rows.write_golden(made / "golden.json", examples, embeddings)
+        leeway.rows.write_instances(made / "train.jsonl", TEXTS)
 
         if arguments.held_out:
             held_out(model, arguments.held_out)

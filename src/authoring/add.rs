@@ -16,7 +16,8 @@ use crate::monitor::Baseline;
 use crate::pipeline::Stages;
 use crate::registry::{Findings, LoadOrder, MAX_COMPARING, OpenedVersion, Pace, Trial};
 use crate::repository::{
-    BASELINE_FILE, CONFIG_FILE, FoundVersion, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, Refusal, next_version,
+    BASELINE_FILE, CONFIG_FILE, FoundVersion, GOLDEN_FILE, Golden, MANIFEST_FILE, MODEL_FILE, Manifest, Refusal,
+    next_version, parse_golden,
 };
 
 /// Files from which a new version is made.
@@ -28,6 +29,8 @@ pub struct NewFiles {
     pub others: Vec<PathBuf>,
     /// Examples, stored as `golden.json`.
     pub golden: Option<PathBuf>,
+    /// Tolerance of numbers in `golden`, instead of the tolerance in the file.
+    pub golden_tolerance: Option<f64>,
     /// Rows that become examples, if there is no `golden`.
     pub record: Option<RecordedFrom>,
     /// Training data of the model, from which a baseline is made.
@@ -192,8 +195,13 @@ fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
         }
         staging.copy(other, &name)?;
     }
-    match &new.golden {
-        Some(golden) => staging.copy(golden, GOLDEN_FILE),
-        None => Ok(()),
+    match (&new.golden, new.golden_tolerance) {
+        (Some(golden), None) => staging.copy(golden, GOLDEN_FILE),
+        (Some(golden), Some(tolerance)) => {
+            let text = std::fs::read(golden).map_err(|error| at(golden, &error))?;
+            let refused = |refusal: Refusal| SetupError::Repository(format!("{}: {refusal}", golden.display()));
+            staging.write_json(&Golden { tolerance, ..parse_golden(&text).map_err(refused)? }, GOLDEN_FILE)
+        }
+        (None, _) => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use super::delimited_table::number;
 use super::row::Row;
 use crate::error::{Result, SetupError};
 use crate::registry::OpenedVersion;
-use crate::repository::{Golden, Refusal, parse_golden};
+use crate::repository::{Differences, Golden, Refusal, parse_golden};
 
 /// Rows to make examples from.
 #[derive(Debug, Clone)]
@@ -56,15 +56,17 @@ pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<(Gol
     let text = serde_json::to_vec(&golden).map_err(SetupError::internal)?;
     // Parses the text as a load of the version will.
     let golden = parse_golden(&text).map_err(|refusal: Refusal| refused(refusal.to_string()))?;
-    let differing =
-        found.iter().enumerate().filter_map(|(index, found)| Some((index, golden.check(index, found).err()?)));
-    let differing: Vec<(usize, String)> = differing.collect();
-    match &*differing {
-        [] => Ok((golden, remarks)),
-        [(index, problem), ..] => {
-            let (differ, all) = (differing.len(), rows.len());
-            Err(wrong(&rows[*index], &format!("{problem} ({differ} of {all} examples differ)")))
+    let mut differences = Differences::default();
+    let mut first = None;
+    for (index, (found, row)) in found.iter().zip(&rows).enumerate() {
+        golden.compare(index, found, &mut differences);
+        if differences.differing == 1 {
+            first.get_or_insert(row);
         }
+    }
+    match (differences.describe(), first) {
+        (Some(problem), Some(row)) => Err(wrong(row, &problem)),
+        _ => Ok((golden, remarks)),
     }
 }
 

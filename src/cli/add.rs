@@ -14,12 +14,14 @@ use super::settings::RepositoryArgs;
 use super::terminal;
 use crate::app::trial;
 use crate::authoring::{Added, Addition, DataFile, Delimiter, NewFiles, RecordedFrom, add};
+use crate::identity::Version;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
 use crate::registry::WarmUp;
-use crate::repository::{self, BASELINE_FILE, Manifest, TrainingDate, VerifiedVersion};
+use crate::repository::{self, BASELINE_FILE, DEFAULT_TOLERANCE, Manifest, TrainingDate, VerifiedVersion};
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("examples").args(["golden", "record_golden"]).multiple(true)))]
 #[command(group(ArgGroup::new("rows_as_golden").args(["record_golden", "golden_label_column"])))]
 #[command(group(ArgGroup::new("rows").args(["record_golden", "golden_label_column", "baseline_data"]).multiple(true)))]
 pub(super) struct AddArgs {
@@ -56,9 +58,10 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "COUNT", default_value = "100", requires = "rows_as_golden")]
     golden_rows: NonZeroUsize,
 
-    /// Tolerance of numbers in golden examples that are made of rows, relative to the larger of 1 and the number
-    #[arg(long, default_value_t = 1e-4, requires = "rows_as_golden")]
-    tolerance: f64,
+    /// Tolerance of numbers in the golden examples, relative to the larger of 1 and the number. Default: that of the file
+    /// --golden, or 0.0001
+    #[arg(long, value_parser = tolerance, requires = "examples")]
+    tolerance: Option<f64>,
 
     /// Training data of the model, for its baseline: CSV, Parquet, Arrow, NumPy (.npy, .npz), one JSON instance per line,
     /// or a folder of images
@@ -118,6 +121,14 @@ fn metric(text: &str) -> Result<(String, f64)> {
     Ok((name, value))
 }
 
+fn tolerance(text: &str) -> Result<f64> {
+    let tolerance: f64 = text.parse().map_err(|_| anyhow!("{text:?} is not a number"))?;
+    if !(tolerance.is_finite() && tolerance >= 0.0) {
+        bail!("expected a number, at least 0");
+    }
+    Ok(tolerance)
+}
+
 pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
     clean_up_at_signals(&args.model_dir)?;
@@ -132,11 +143,12 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         onnx: args.onnx,
         others: args.data_file.into_iter().chain(args.file).collect(),
         golden,
+        golden_tolerance: args.tolerance,
         record: rows.map(|path| RecordedFrom {
             data: data_file(path),
             max_rows: args.golden_rows,
             label_column: args.golden_label_column,
-            tolerance: args.tolerance,
+            tolerance: args.tolerance.unwrap_or(DEFAULT_TOLERANCE),
         }),
         training_data: args.baseline_data.map(data_file),
     };
@@ -193,11 +205,17 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
         )?,
     }
     let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
-    writeln!(
-        out,
-        "A running server finds it by itself, and gives it no traffic. Next: leeway traffic {model} ... or leeway \
-         promote {model} {version}"
-    )
+    match *version {
+        Version::FIRST => writeln!(
+            out,
+            "As this is the first version of {model}, a server gives it all requests. A running server finds it by itself."
+        ),
+        _ => writeln!(
+            out,
+            "A running server finds it by itself, and gives it no traffic. Next: leeway traffic {model} ... or leeway \
+             promote {model} {version}"
+        ),
+    }
 }
 
 /// Runs `leeway verify`, which compares all files with the manifests of their versions.

@@ -91,7 +91,8 @@ impl OnnxRuntime {
         }
         Err(SetupError::Library(format!(
             "no usable ONNX Runtime library (1.{} or later) was found. Tried:\n{}\n\
-             `make onnxruntime` in Leeway's checkout fetches the right one; or set ORT_DYLIB_PATH to the library's file.",
+             `make onnxruntime` in Leeway's checkout fetches the right one, and Leeway's Python wheel brings it; or set \
+             ORT_DYLIB_PATH to the library's file.",
             ort::MINOR_VERSION,
             tried.join("\n"),
         )))
@@ -182,14 +183,28 @@ impl OnnxRuntime {
             Provider::Cuda => {
                 if !ep::CUDA::is_available().unwrap_or(false) {
                     return Err(format!(
-                        "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the library of the GPU build",
+                        "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the library of the GPU build, \
+                         or install Leeway's Python wheel for GPUs",
                         self.library.display()
                     ));
                 }
+                load_nvidia_packages(&self.library);
                 ep::CUDA::default().build()
             }
         };
         dispatch.register(builder).map_err(|error| first_line(&error))
+    }
+}
+
+/// Loads CUDA and cuDNN from NVIDIA's Python packages, if they are beside the Python package of this library. Without them,
+/// the system's loader finds the libraries, or ONNX Runtime's message names the first one that is missing.
+fn load_nvidia_packages(library: &Path) {
+    // site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1
+    let Some(packages) = library.ancestors().nth(3) else { return };
+    let folder = |path: &str| Some(packages.join("nvidia").join(path)).filter(|folder| folder.is_dir());
+    let (cuda, cudnn) = (folder("cu13/lib"), folder("cudnn/lib"));
+    if let Err(error) = ep::cuda::preload_dylibs(cuda.as_deref(), cudnn.as_deref()) {
+        tracing::warn!(problem = first_line(&error), "a library of NVIDIA's Python packages cannot be loaded");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::{
     Session, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
 };
 use crate::pipeline::Origin;
-use crate::repository::Refusal;
+use crate::repository::{Differences, Refusal};
 use crate::tensor::{DType, RowDimension, Signature, Tensors};
 
 /// Minimum length that a text is padded to in a comparison, in tokens: a text of 6 tokens is padded to 7.
@@ -174,13 +174,12 @@ impl OpenedVersion {
     pub(super) fn check_golden(&self, session: &mut dyn Session) -> Result<(), Refusal> {
         let Some(golden) = &self.verified.golden else { return Ok(()) };
         let wrong = |problem: String| Refusal::new(LoadFault::Golden, format!("golden.json: {problem}"));
+        let mut differences = Differences::default();
         for (index, found) in self.predict(session, golden).enumerate() {
             let found = found.map_err(|error| wrong(format!("instances[{index}]: {error}")))?;
-            golden.check(index, &found).map_err(|difference| {
-                wrong(format!("{difference}: the model does not predict what it did when the examples were made"))
-            })?;
+            golden.compare(index, &found, &mut differences);
         }
-        Ok(())
+        differences.describe().map_or(Ok(()), |problem| Err(wrong(problem)))
     }
 }
 

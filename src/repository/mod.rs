@@ -44,7 +44,7 @@ use std::sync::Arc;
 pub use self::file_kind::{FileKind, START_BYTES};
 pub use self::files::list as files_in;
 pub use self::fingerprint::Fingerprint;
-pub use self::golden::Golden;
+pub use self::golden::{DEFAULT_TOLERANCE, Differences, Golden};
 pub use self::layout::{CONFIG_FILE, FolderProblem, Found, FoundModel, model_in_folder, next_version};
 pub use self::local_folder::LocalFolder;
 pub use self::manifest::{

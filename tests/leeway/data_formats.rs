@@ -246,7 +246,7 @@ fn golden_examples_are_made_of_rows() {
     for (more, problem) in [
         (
             &["--golden", wrong, "--golden-label-column", "species"][..],
-            "wrong.csv: line 2: predictions[0].label is \"Adelie\", expected \"Gentoo\" (1 of 60 examples differ)",
+            "wrong.csv: line 2: 1 of 60 examples differ; the first: predictions[0].label is \"Adelie\", expected \"Gentoo\". So few",
         ),
         (&["--golden", csv, "--golden-label-column", "kind"], "there is no column \"kind\" with expected predictions"),
         (&["--golden-label-column", "species"], "--golden"),
@@ -258,4 +258,33 @@ fn golden_examples_are_made_of_rows() {
         assert!(code != 0 && said.contains(problem), "{more:?}: {said}");
     }
     assert!(!repository.0.path().join("penguins/6").exists());
+}
+
+/// Two of 60 examples were made with other arithmetic.
+#[test]
+fn differences_from_golden_examples_are_counted_and_can_be_accepted() {
+    let repository = Repository::new().with_shipped("penguins", &[1]);
+    let csv = shared("penguins.csv");
+    let (code, said) = add(&repository, &["--record-golden", csv.to_str().unwrap()]);
+    assert!(code == 0 && said.contains("gives it no traffic. Next: leeway traffic penguins"), "{said}");
+    let mut golden = golden(&repository, 2);
+    for (example, off) in [(3, 0.0005), (7, -0.0031)] {
+        let confidence = &mut golden["predictions"][example]["confidence"];
+        *confidence = json!(confidence.as_f64().unwrap() + off);
+    }
+    let golden = file(&repository, "framework.json", golden.to_string());
+    let golden = golden.to_str().unwrap();
+    let (code, said) = add(&repository, &["--golden", golden]);
+    assert!(code != 0 && said.contains("golden.json: 2 of 60 examples differ, by up to 0.0031"), "{said}");
+    assert!(
+        said.contains("; the first: predictions[3].confidence is ") && said.contains("--tolerance 0.0031"),
+        "{said}"
+    );
+    let (code, said) = add(&repository, &["--golden", golden, "--tolerance", "0.0032"]);
+    assert!(code == 0 && said.contains("reproduces its 60 golden examples"), "{said}");
+    assert_eq!(self::golden(&repository, 3)["tolerance"], 0.0032);
+    for (tolerance, problem) in [("-1", "at least 0"), ("much", "is not a number")] {
+        let (code, said) = add(&repository, &["--golden", golden, &format!("--tolerance={tolerance}")]);
+        assert!(code != 0 && said.contains(problem), "{said}");
+    }
 }

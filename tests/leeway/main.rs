@@ -58,6 +58,7 @@ mod predict;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;
+mod python;
 mod release;
 mod repository;
 mod request_forms;

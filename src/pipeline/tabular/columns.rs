@@ -63,8 +63,8 @@ pub(crate) enum Values {
     Category(Category),
     /// A boolean, which becomes 1 or 0.
     Boolean {
-        /// Replacement of a missing value.
-        missing: Option<bool>,
+        /// Replacement of a missing value: 1, 0 or NaN.
+        missing: Option<Quantity>,
     },
     /// A text, unchanged.
     Text {
@@ -125,8 +125,13 @@ impl ColumnSettings {
             ColumnKind::Category => self.category(missing).map(Values::Category),
             ColumnKind::Boolean => match missing {
                 None => Ok(Values::Boolean { missing: None }),
-                Some(Missing::Boolean(missing)) => Ok(Values::Boolean { missing: Some(missing) }),
-                Some(_) => Err("missing: true, false or \"error\" for a boolean".to_owned()),
+                Some(Missing::Boolean(missing)) => {
+                    Ok(Values::Boolean { missing: Some(Quantity::Integer(missing.into())) })
+                }
+                Some(Missing::Text(word)) if word == "nan" => {
+                    Ok(Values::Boolean { missing: Some(Quantity::Float(not_a_number(dtype)?)) })
+                }
+                Some(_) => Err("missing: true, false, \"nan\" or \"error\" for a boolean".to_owned()),
             },
             ColumnKind::Text => match missing {
                 None => Ok(Values::Text { missing: None }),
@@ -140,13 +145,11 @@ impl ColumnSettings {
     }
 
     fn number(self, missing: Option<Missing>, dtype: DType) -> Result<Number, String> {
-        let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         let missing = match missing {
             None => None,
             Some(Missing::Number(value)) if value.is_finite() => Some(Quantity::Float(value)),
             Some(Missing::Integer(value)) => Some(Quantity::Integer(value.into())),
-            Some(Missing::Text(word)) if word == "nan" && is_float => Some(Quantity::Float(f64::NAN)),
-            Some(Missing::Text(word)) if word == "nan" => return Err(format!("missing: {dtype} has no NaN")),
+            Some(Missing::Text(word)) if word == "nan" => Some(Quantity::Float(not_a_number(dtype)?)),
             Some(_) => return Err("missing: a number, \"nan\" or \"error\"".to_owned()),
         };
         if let Some([least, most]) = self.clip
@@ -185,6 +188,12 @@ impl ColumnSettings {
             _ => Err("missing: a category of the vocabulary, or \"unknown\" if unknown is not \"error\"".to_owned()),
         }
     }
+}
+
+/// Returns NaN, or an error for an input of a type that has no NaN.
+fn not_a_number(dtype: DType) -> Result<f64, String> {
+    let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    is_float.then_some(f64::NAN).ok_or_else(|| format!("missing: {dtype} has no NaN"))
 }
 
 impl ColumnKind {

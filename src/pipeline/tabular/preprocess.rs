@@ -365,7 +365,7 @@ impl TabularPreprocessor {
             }
             Values::Boolean { missing } => {
                 let value = missing.ok_or_else(needed)?;
-                self.put(column, 0, Quantity::Integer(value.into()), table)
+                self.put(column, 0, value, table)
             }
             Values::Text { missing } => {
                 let value = missing.clone().ok_or_else(needed)?;

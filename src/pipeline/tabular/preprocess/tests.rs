@@ -89,6 +89,16 @@ fn a_missing_number_can_be_left_to_the_model() {
     assert!(values[0].is_nan() && values[1] == 2.0);
 }
 
+#[test]
+fn a_missing_boolean_can_be_left_to_the_model() {
+    let columns = r#", "columns": [{"name": "a", "kind": "boolean", "missing": "nan"}, {"name": "b"}]"#;
+    let stage = stage(columns, &signature(&[("x", DType::F32, Some(2))])).unwrap();
+    let prepared = prepare(&*stage, r#"[{"b": 2}, {"a": null, "b": 3}, {"a": true, "b": 4}]"#).unwrap();
+    let values = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
+    assert!(values[0].is_nan() && values[2].is_nan() && values[4] == 1.0);
+    assert_eq!(prepared.features.texts[0], None);
+}
+
 /// pandas writes 1.0 in a boolean column with gaps.
 #[test]
 fn one_and_zero_are_booleans() {
@@ -158,6 +168,8 @@ fn settings_that_do_not_fit_say_what_to_change() {
     check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
     check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; one of: x");
     check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
+    check(r#"{"name": "b", "missing": "nan"}"#, &[("b", DType::Bool, Some(1))], "bool has no NaN");
+    check(r#"{"name": "a", "kind": "boolean", "missing": "no"}"#, &x, "missing: true, false, \"nan\" or \"error\"");
     check(r#"{"name": "n", "missing": 300}"#, &[("n", DType::I8, Some(1))], "missing: 300 is not a value of type int8");
     check(
         r#"{"name": "n", "missing": -2, "log1p": true}"#,
