@@ -1,5 +1,6 @@
 //! Hidden folders beside the versions of a model, in which a new version is built. Such a folder becomes a version by
-//! one rename, so that an interruption never leaves half a version.
+//! one rename, so that an interruption never leaves half a version. A new model is built in the same way, beside the
+//! models of a repository.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -60,6 +61,16 @@ impl Staging {
                 }
             }
         }
+    }
+
+    /// Makes the folder with this name within the staging folder a model of the repository, and returns its new path.
+    /// Here, the parent of the staging folder is the repository.
+    pub(super) fn publish_model(self, name: &str) -> Result<PathBuf, SetupError> {
+        let to = self.model.join(name);
+        renameat_with(CWD, self.path().join(name), CWD, &to, RenameFlags::NOREPLACE)
+            .map_err(|error| at(&to, &error.into()))?;
+        sync_folder(&self.model)?;
+        Ok(to)
     }
 
     /// Replaces the version in `folder` with the staging folder, in one atomic exchange, and removes the old files.

@@ -24,7 +24,7 @@ mod rehearsal;
 mod run_limit;
 mod trial;
 
-pub use self::budget_check::budget_problem;
+pub use self::budget_check::{budget_problem, sufficient_total_ms};
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
 pub use self::findings::{Attempt, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
