@@ -10,7 +10,6 @@ use super::init::make;
 use crate::app::StopSignal;
 use crate::authoring::ModelToMake;
 use crate::config::{Config, ListenAddress, StartMode, StateUrl};
-use crate::identity::ModelName;
 use crate::pipeline::Stages;
 use crate::registry::Snapshot;
 
@@ -29,23 +28,29 @@ impl OneModel {
         Ok(OneModel { given, folder: folder.context("no temporary folder could be made")? })
     }
 
-    /// Makes the model in the folder. Returns the configuration of a server that serves only this model, and writes
-    /// nothing. A signal ends the process.
-    pub(super) async fn make(&self, config: Config, stages: &Stages, signals: &mut impl StopSignal) -> Result<Config> {
+    /// Returns the configuration of a server that serves only this model, and writes nothing.
+    pub(super) fn configured(&self, mut config: Config) -> Config {
+        config.repository.path = self.folder.path().to_owned();
+        // The only model is the default model.
+        config.repository.default_model = None;
+        config.repository.start = StartMode::Strict;
+        // The folder does not change.
+        config.repository.poll_interval_ms = 0;
+        config.state.url = StateUrl::Memory;
+        config
+    }
+
+    /// Makes the model in the folder. A signal ends the process.
+    pub(super) async fn make(&self, config: &Config, stages: &Stages, signals: &mut impl StopSignal) -> Result<()> {
         tracing::info!(model = %self.given.display(), "looking into the model");
         let (given, repository) = (self.given.clone(), self.folder.path().to_owned());
-        let (of_server, stages) = (config.clone(), stages.clone());
+        let (config, stages) = (config.clone(), stages.clone());
         let making = tokio::task::spawn_blocking(move || {
-            let draft = make(
-                &ModelToMake { given: &given, repository: &repository, name: None, training_data: None },
-                &of_server,
-                &stages,
-            )?;
-            let name = draft.name.clone();
-            draft.publish()?;
-            anyhow::Ok(name)
+            let wanted = ModelToMake { given: &given, repository: &repository, name: None, training_data: None };
+            make(&wanted, &config, &stages)?.publish()?;
+            anyhow::Ok(())
         });
-        let name = tokio::select! {
+        tokio::select! {
             biased;
             _ = signals.next() => {
                 tracing::info!("stopped while looking into the model");
@@ -53,19 +58,8 @@ impl OneModel {
                 // Exits at once, without waiting for the thread that runs the model.
                 signal_hook::low_level::exit(0)
             }
-            made = making => made.context("the thread that made the model ended")??,
-        };
-        Ok(self.configured(config, name))
-    }
-
-    fn configured(&self, mut config: Config, name: ModelName) -> Config {
-        config.repository.path = self.folder.path().to_owned();
-        config.repository.default_model = Some(name);
-        config.repository.start = StartMode::Strict;
-        // The folder does not change.
-        config.repository.poll_interval_ms = 0;
-        config.state.url = StateUrl::Memory;
-        config
+            made = making => made.context("the thread that made the model ended")?,
+        }
     }
 
     /// Logs the stages that were chosen, and a request that works.

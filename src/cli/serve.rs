@@ -46,6 +46,10 @@ fn serve(config: Result<Config, SetupError>, model: Option<PathBuf>, stages: Sta
     let config = config?;
     logging::start(&config.log)?;
     let one_model = model.map(OneModel::new).transpose()?;
+    let config = match &one_model {
+        Some(one) => one.configured(config),
+        None => config,
+    };
     raise_open_files_limit();
     let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,12 +61,11 @@ fn serve(config: Result<Config, SetupError>, model: Option<PathBuf>, stages: Sta
         .context("the HTTP threads could not be started")?;
     let served = runtime.block_on(async {
         let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
-        let config = match &one_model {
-            Some(one) => one.make(config, &stages, &mut signals).await?,
-            None => config,
-        };
         tracing::info!(models = %config.repository.path.display(), "starting");
         let addresses = Addresses::bind(&config)?;
+        if let Some(one) = &one_model {
+            one.make(&config, &stages, &mut signals).await?;
+        }
         let is_encrypted = !config.http.tls.is_off();
         let app = tokio::select! {
             biased;

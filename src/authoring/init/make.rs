@@ -18,7 +18,7 @@ use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version, cut_off};
 use crate::model::Engine;
 use crate::pipeline::Stages;
-use crate::registry::{Findings, LoadOrder, OpenedVersion, RowsFrom, Trial, WarmUp, sufficient_total_ms};
+use crate::registry::{Findings, LoadOrder, OpenedVersion, Trial, WarmUp, sufficient_total_ms};
 use crate::repository::{CONFIG_FILE, FoundVersion, Manifest, ModelFacts, Refusal, VerifiedVersion};
 use crate::tensor::{RowDimension, Signature, TensorSpec};
 
@@ -243,7 +243,7 @@ fn about(onnx: &Path, facts: &ModelFacts, signature: &Signature) -> Vec<String> 
 /// Returns the budget, if runs are slower than the default allows, or if their duration is not known.
 fn budget(findings: &Findings, order: &LoadOrder) -> Option<Setting> {
     let is_guessed = match &findings.warm_up {
-        WarmUp::Ran(rows) => rows.from == RowsFrom::Guess,
+        WarmUp::Ran(rows) => !rows.is_typical(),
         WarmUp::Failed { .. } => true,
     };
     let (total_ms, reason) = match findings.slow_run {
