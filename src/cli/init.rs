@@ -82,17 +82,20 @@ pub(super) fn make(wanted: &ModelToMake<'_>, config: &Config, stages: &Stages) -
 /// Adds the model to the repository, and writes what was done, what to check, and the next commands.
 /// `models` is the folder in the flag `--models`.
 fn publish(out: &mut impl Write, draft: Draft, config: &Config, models: Option<&Path>) -> Result<()> {
-    let Draft { name, guesses, example, instances, takes_images, .. } = &draft;
+    let Draft { name, guesses, sections_with_hints, example, instances, takes_images, .. } = &draft;
     let url = model_url(config.http.listen.iter(), !config.http.tls.is_off(), name);
     let mut requests = vec![curl(&url, name, example.as_deref(), *instances)];
     requests.extend((*takes_images && *instances == 1).then(|| curl_of_image(&url)));
-    let guesses = guesses.clone();
+    let (guesses, sections) = (guesses.clone(), sections_with_hints.join("] and ["));
     let added = draft.publish()?;
     write_checked(out, &added)?;
     let model_toml = added.folder.with_file_name("model.toml");
     writeln!(out, "\nWrote {}, with a reason above each setting.", model_toml.display())?;
     if !guesses.is_empty() {
         writeln!(out, "Compare with the training what it marks with CHECK: {}.", guesses.join(", "))?;
+    }
+    if !sections.is_empty() {
+        writeln!(out, "A comment below [{sections}] proposes what may fit better.")?;
     }
     writeln!(
         out,

@@ -46,7 +46,7 @@ fn serve(config: Result<Config, SetupError>, model: Option<PathBuf>, stages: Sta
     let config = config?;
     logging::start(&config.log)?;
     let one_model = model.map(OneModel::new).transpose()?;
-    let config = match &one_model {
+    let mut config = match &one_model {
         Some(one) => one.configured(config),
         None => config,
     };
@@ -65,6 +65,8 @@ fn serve(config: Result<Config, SetupError>, model: Option<PathBuf>, stages: Sta
         let addresses = Addresses::bind(&config)?;
         if let Some(one) = &one_model {
             one.make(&config, &stages, &mut signals).await?;
+            // The version has just been tried out.
+            config.loading.trial = false;
         }
         let is_encrypted = !config.http.tls.is_off();
         let app = tokio::select! {

@@ -27,6 +27,16 @@ pub(super) struct TokenizerConfigFile {
     pad_token: Option<Value>,
     /// Maximum number of tokens in sentence-transformers.
     max_seq_length: Option<usize>,
+    /// True if sentence-transformers puts texts in lower case before they are tokenised.
+    do_lower_case: Option<bool>,
+}
+
+/// `config_sentence_transformers.json`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct PromptsFile {
+    /// Name of the prompt that is put before each text.
+    default_prompt_name: Option<String>,
 }
 
 /// `1_Pooling/config.json` of sentence-transformers.
@@ -54,6 +64,7 @@ pub(super) struct HuggingFaceFiles {
     pub(super) config: Option<ModelConfigFile>,
     pub(super) tokenizer_config: Option<TokenizerConfigFile>,
     pub(super) sentence_config: Option<TokenizerConfigFile>,
+    pub(super) prompts: Option<PromptsFile>,
     pub(super) pooling: Option<PoolingFile>,
     pub(super) modules: Option<Vec<SentenceModule>>,
     /// `preprocessor_config.json`.
@@ -96,6 +107,19 @@ impl HuggingFaceFiles {
         let found = of_sentences.map(|tokens| most("sentence_bert_config.json", tokens));
         let found = found.or_else(|| of_tokenizer.map(|tokens| most("tokenizer_config.json", tokens)));
         found.or_else(|| of_model.map(|tokens| (tokens, "config.json"))).filter(|(tokens, _)| *tokens > 0)
+    }
+
+    /// Returns a step that sentence-transformers takes before the tokenizer, and that Leeway leaves to the client.
+    pub(super) fn step_before_tokenizer(&self) -> Option<String> {
+        let lowers = self.sentence_config.as_ref().is_some_and(|config| config.do_lower_case == Some(true));
+        let prompt = self.prompts.as_ref().and_then(|prompts| prompts.default_prompt_name.as_deref());
+        match (prompt, lowers) {
+            (Some(prompt), _) => {
+                Some(format!("puts the prompt {prompt:?} of config_sentence_transformers.json before each text"))
+            }
+            (None, true) => Some("puts texts in lower case (do_lower_case in sentence_bert_config.json)".to_owned()),
+            (None, false) => None,
+        }
     }
 
     /// Returns the padding token.
@@ -172,6 +196,19 @@ mod tests {
         ] {
             assert_eq!(files(config, tokenizer, sentence).max_tokens(), expected, "{config} {tokenizer} {sentence}");
         }
+    }
+
+    #[test]
+    fn steps_before_the_tokenizer_are_found() {
+        let step = |sentence: &str, prompts: &str| {
+            let prompts = serde_json::from_str(prompts).ok();
+            HuggingFaceFiles { prompts, ..files("", "", sentence) }.step_before_tokenizer()
+        };
+        assert_eq!(step(r#"{"do_lower_case": false}"#, r#"{"prompts": {}, "default_prompt_name": null}"#), None);
+        let lowers = step(r#"{"do_lower_case": true}"#, "").unwrap();
+        assert!(lowers.contains("lower case"), "{lowers}");
+        let prompt = step("", r#"{"prompts": {"query": "query: "}, "default_prompt_name": "query"}"#).unwrap();
+        assert!(prompt.contains("the prompt \"query\""), "{prompt}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 /// A key of `[preprocess]` with its value, and the keys of the file that it follows from.
 pub(super) type ImageSetting = (&'static str, Value, String);
 
-/// Keys that do not change the values of an image.
-const WITHOUT_EFFECT: [&str; 18] = [
+/// Keys that are read here, and those that change nothing of an image.
+const KNOWN_KEYS: [&str; 18] = [
     "image_processor_type",
     "feature_extractor_type",
     "processor_class",
@@ -50,15 +50,32 @@ const ONLY_IF_TRUE: [&str; 12] = [
 const OF_PROGRAMS: [&str; 6] =
     ["data_format", "input_data_format", "return_tensors", "device", "disable_grouping", "do_split_image"];
 
+/// Processors that do the steps that their keys name, and no others. Some processors compute sizes of their own, as those
+/// of LeViT, PoolFormer and Perceiver do.
+const KNOWN_PROCESSORS: [&str; 12] = [
+    "ViT",
+    "DeiT",
+    "CLIP",
+    "ConvNext",
+    "Beit",
+    "Segformer",
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileViT",
+    "Bit",
+    "Siglip",
+    "Pvt",
+];
+
 /// Processors whose `size`, as a single number, is height and width. In others it is the shorter side.
-const SQUARE: [&str; 5] = ["ViT", "DeiT", "Beit", "Segformer", "Swin"];
+const SQUARE: [&str; 4] = ["ViT", "DeiT", "Beit", "Segformer"];
 
 /// Side from which ConvNext's processor stretches images instead of cropping them.
 const CONVNEXT_STRETCHES: u64 = 384;
 
 /// Returns the settings that prepare images as this processor does. `Err` with the reason if Leeway has none that do.
 pub(super) fn image_settings(file: &Map<String, Value>) -> Result<Vec<ImageSetting>, String> {
-    let is_known = |key: &str| WITHOUT_EFFECT.contains(&key) || OF_PROGRAMS.contains(&key);
+    let is_known = |key: &str| KNOWN_KEYS.contains(&key) || OF_PROGRAMS.contains(&key);
     let has_effect = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
     if let Some((key, _)) = file.iter().find(|(key, value)| !is_known(key) && has_effect(value)) {
         let problem = if ONLY_IF_TRUE.contains(&key.as_str()) { "has no counterpart" } else { "is not known here" };
@@ -67,8 +84,15 @@ pub(super) fn image_settings(file: &Map<String, Value>) -> Result<Vec<ImageSetti
     if file.get("size_divisor").is_some_and(has_effect) {
         return Err("it sizes each image by itself (size_divisor)".to_owned());
     }
+    let processor = processor(file).ok_or("it does not name its processor (image_processor_type)")?;
+    if !KNOWN_PROCESSORS.contains(&processor) {
+        return Err(format!("the steps of the processor of {processor} are not known here"));
+    }
+    if processor != "ConvNext" && file.get("crop_pct").is_some_and(has_effect) {
+        return Err("its key crop_pct has no counterpart".to_owned());
+    }
     let is_on = |key: &str, default: bool| file.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let mut settings = sizes(file, is_on("do_resize", true), is_on("do_center_crop", false))?;
+    let mut settings = sizes(file, processor, is_on("do_resize", true), is_on("do_center_crop", false))?;
     if is_on("do_flip_channel_order", false) {
         settings.push(("colour", json!("bgr"), "do_flip_channel_order".to_owned()));
     }
@@ -77,7 +101,8 @@ pub(super) fn image_settings(file: &Map<String, Value>) -> Result<Vec<ImageSetti
         false => 1.0,
     };
     settings.push(("scale", json!(scale), "rescale_factor (do_rescale)".to_owned()));
-    if is_on("do_normalize", true) {
+    // MobileViT's processor never normalises.
+    if is_on("do_normalize", processor != "MobileViT") {
         for (key, of) in [("mean", "image_mean"), ("deviation", "image_std")] {
             match file.get(of) {
                 Some(numbers @ Value::Array(_)) => settings.push((key, numbers.clone(), of.to_owned())),
@@ -89,7 +114,7 @@ pub(super) fn image_settings(file: &Map<String, Value>) -> Result<Vec<ImageSetti
 }
 
 /// Returns the settings for the size of images.
-fn sizes(file: &Map<String, Value>, resizes: bool, crops: bool) -> Result<Vec<ImageSetting>, String> {
+fn sizes(file: &Map<String, Value>, processor: &str, resizes: bool, crops: bool) -> Result<Vec<ImageSetting>, String> {
     let crop = file.get("crop_size").and_then(square_or_sides);
     if !resizes {
         return Err("it does not resize images (do_resize)".to_owned());
@@ -98,7 +123,7 @@ fn sizes(file: &Map<String, Value>, resizes: bool, crops: bool) -> Result<Vec<Im
     let shortest = size.get("shortest_edge").and_then(Value::as_u64);
     let sides = match size {
         Value::Object(_) => square_or_sides(size),
-        Value::Number(_) if is_square(file) => square_or_sides(size),
+        Value::Number(_) if SQUARE.contains(&processor) => square_or_sides(size),
         _ => None,
     };
     let shortest = shortest.or_else(|| size.as_u64().filter(|_| sides.is_none()));
@@ -118,7 +143,7 @@ fn sizes(file: &Map<String, Value>, resizes: bool, crops: bool) -> Result<Vec<Im
             ("resize", json!("crop"), keys("do_center_crop")),
             ("shortest", json!(shortest), keys("size.shortest_edge")),
         ],
-        (None, Some(side), false) if processor(file).starts_with("ConvNext") => match file.get("crop_pct") {
+        (None, Some(side), false) if processor == "ConvNext" => match file.get("crop_pct") {
             _ if side >= CONVNEXT_STRETCHES => vec![
                 ("size", json!([side, side]), keys("size.shortest_edge")),
                 ("resize", json!("stretch"), "ConvNext's processor stretches images of this size".to_owned()),
@@ -157,13 +182,12 @@ fn square_or_sides(size: &Value) -> Option<[u64; 2]> {
     size.as_u64().map(|side| [side, side]).or_else(|| Some([side("height")?, side("width")?]))
 }
 
-fn processor(file: &Map<String, Value>) -> &str {
+/// Returns the name of the processor without its ending, as in `ViT`.
+fn processor(file: &Map<String, Value>) -> Option<&str> {
     let of = |key: &str| file.get(key).and_then(Value::as_str);
-    of("image_processor_type").or_else(|| of("feature_extractor_type")).unwrap_or_default()
-}
-
-fn is_square(file: &Map<String, Value>) -> bool {
-    SQUARE.iter().any(|family| processor(file).starts_with(family))
+    let name = of("image_processor_type").or_else(|| of("feature_extractor_type"))?;
+    let name = name.strip_suffix("Fast").or_else(|| name.strip_suffix("Pil")).unwrap_or(name);
+    name.strip_suffix("ImageProcessor").or_else(|| name.strip_suffix("FeatureExtractor"))
 }
 
 #[cfg(test)]
@@ -184,7 +208,7 @@ mod tests {
     #[test]
     fn images_are_sized_as_the_processor_does() {
         let with = |more: Value| {
-            let mut file = json!({ "resample": 2, "image_mean": [0.5], "image_std": [0.5] });
+            let mut file = json!({ "image_processor_type": "ViTImageProcessorFast", "resample": 2, "image_mean": [0.5], "image_std": [0.5] });
             file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             file
         };
@@ -194,26 +218,26 @@ mod tests {
         );
         check(
             with(
-                json!({ "feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3, "do_center_crop": true }),
+                json!({ "image_processor_type": "CLIPImageProcessor", "size": 224, "crop_size": 224, "resample": 3, "do_center_crop": true }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "shortest": 224, "filter": "bicubic" })),
         );
         check(
             with(
-                json!({ "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875, "resample": 3 }),
+                json!({ "image_processor_type": null, "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875, "resample": 3 }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "shortest": 256, "filter": "bicubic" })),
         );
         check(
             with(
-                json!({ "feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "do_center_crop": true }),
+                json!({ "image_processor_type": null, "feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "do_center_crop": true }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "stretch_to": [256, 256], "filter": "bilinear" })),
         );
         check(
             with(
-                json!({ "size": { "shortest_edge": 288 }, "crop_size": { "height": 256, "width": 256 }, "do_center_crop": true,
-                "do_normalize": false, "do_flip_channel_order": true }),
+                json!({ "image_processor_type": "MobileViTImageProcessor", "size": { "shortest_edge": 288 },
+                "crop_size": { "height": 256, "width": 256 }, "do_center_crop": true, "do_flip_channel_order": true }),
             ),
             Ok(json!({ "size": [256, 256], "resize": "crop", "shortest": 288, "filter": "bilinear", "colour": "bgr" })),
         );
@@ -221,7 +245,15 @@ mod tests {
             with(json!({ "size": { "shortest_edge": 800, "longest_edge": 1333 } })),
             Err("its size is that of each image"),
         );
-        check(with(json!({ "size": 224 })), Err("its size is that of each image"));
+        let bit = json!({ "image_processor_type": "BitImageProcessor", "size": 224 });
+        check(with(bit), Err("its size is that of each image"));
+        let levit = json!({ "image_processor_type": "LevitImageProcessor", "size": { "shortest_edge": 224 }, "do_center_crop": true });
+        check(with(levit), Err("the steps of the processor of Levit are not known here"));
+        check(with(json!({ "size": 224, "crop_pct": 0.9 })), Err("its key crop_pct has no counterpart"));
+        check(
+            with(json!({ "size": 224, "image_processor_type": null })),
+            Err("it does not name its processor (image_processor_type)"),
+        );
         check(
             with(json!({ "size": { "height": 8, "width": 8 }, "rescale_offset": true })),
             Err("its key rescale_offset has no counterpart"),
@@ -230,16 +262,14 @@ mod tests {
             with(json!({ "size": { "height": 8, "width": 8 }, "new_step": 1 })),
             Err("its key new_step is not known here"),
         );
-        check(
-            json!({ "size": { "height": 8, "width": 8 }, "resample": 2 }),
-            Err("it normalises, but has no image_mean"),
-        );
-        check(json!({ "size": { "height": 8, "width": 8 } }), Err("it does not say its filter (resample)"));
+        let size = json!({ "height": 8, "width": 8 });
+        check(with(json!({ "size": size, "image_mean": null })), Err("it normalises, but has no image_mean"));
+        check(with(json!({ "size": size, "resample": null })), Err("it does not say its filter (resample)"));
     }
 
     #[test]
     fn values_are_scaled_as_the_processor_does() {
-        let file = json!({ "size": { "height": 8, "width": 8 }, "resample": 0, "do_rescale": true,
+        let file = json!({ "image_processor_type": "ViTImageProcessor", "size": { "height": 8, "width": 8 }, "resample": 0, "do_rescale": true,
             "rescale_factor": 0.00392156862745098, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "do_pad": false });
         let settings = image_settings(file.as_object().unwrap()).unwrap();
         let value = |key: &str| settings.iter().find(|(name, ..)| *name == key).unwrap().1.clone();

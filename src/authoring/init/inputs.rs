@@ -90,6 +90,10 @@ fn text(evidence: &Evidence<'_>) -> Option<Input> {
             "The padding token in tokenizer_config.json; the model takes no mask.",
         );
     }
+    if let Some(step) = evidence.files.hugging_face.step_before_tokenizer() {
+        let text = format!("CHECK: sentence-transformers {step}, which Leeway does not: clients have to do it.");
+        stage = stage.with_hint(Hint { text, lines: Vec::new() });
+    }
     Some(Input { stage, files: vec![tokenizer] })
 }
 

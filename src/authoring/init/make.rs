@@ -51,6 +51,8 @@ pub struct Draft {
     pub model_toml: String,
     /// The settings that the user has to compare with the training, as in `preprocess.columns`.
     pub guesses: Vec<String>,
+    /// The sections whose comments propose other settings.
+    pub sections_with_hints: Vec<&'static str>,
     /// An instance that a caller can send, as JSON; `None` if none is known.
     pub example: Option<String>,
     /// Number of instances of a request.
@@ -132,6 +134,7 @@ pub fn draft(wanted: &ModelToMake<'_>, tools: Tools<'_>) -> Result<Draft, SetupE
     Ok(Draft {
         model_toml,
         guesses: proposal.guesses(),
+        sections_with_hints: proposal.sections_with_hints(),
         example: opened.example(&checked.findings).map(|example| example.get().to_owned()),
         instances: opened.fewest_rows(),
         takes_images: opened.takes_images(),

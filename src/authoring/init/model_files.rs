@@ -77,6 +77,7 @@ impl ModelFiles {
             config: read_json(self.config.as_deref())?,
             tokenizer_config: read_json(find("tokenizer_config.json").as_deref())?,
             sentence_config: read_json(find("sentence_bert_config.json").as_deref())?,
+            prompts: read_json(find("config_sentence_transformers.json").as_deref())?,
             pooling: read_json(find("1_Pooling/config.json").as_deref())?,
             modules: read_json(find("modules.json").as_deref())?,
             image_processor: read_json(find("preprocessor_config.json").as_deref())?,

@@ -133,14 +133,20 @@ fn network_with_class_names(evidence: &Evidence<'_>) -> Option<Stage> {
     if !is_float(output.dtype) || width(output)? != Some(count) {
         return None;
     }
-    let (scores, why) = match evidence.last_operator(&output.name)? {
-        "Softmax" => ("probabilities", "The last operator is Softmax.".to_owned()),
-        last if LINEAR.contains(&last) => ("logits", format!("The last operator is {last}, not Softmax.")),
-        _ => return None,
-    };
     let reason = "A prediction is a class, its confidence, and the runners-up: the metadata of the file name as many classes \
                   as the output has scores. To give other names, set labels, in the order of the scores.";
-    Some(Stage::new("classifier", reason).with("scores", scores, why))
+    let stage = Stage::new("classifier", reason);
+    match evidence.last_operator(&output.name)? {
+        "Softmax" => Some(stage.with("scores", "probabilities", "The last operator is Softmax.")),
+        last if LINEAR.contains(&last) => {
+            let reason = format!(
+                "The last operator is {last}, so that the scores are taken for logits of which one class is true. If several \
+                 can be true, set multi_label = true."
+            );
+            Some(stage.with_guess("scores", "logits", reason))
+        }
+        _ => None,
+    }
 }
 
 /// Outputs of Ultralytics' exports.

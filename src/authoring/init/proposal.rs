@@ -129,6 +129,12 @@ impl Proposal {
         sections.into_iter().flat_map(guesses).collect()
     }
 
+    /// Returns the sections below which other settings are proposed in a comment.
+    pub(super) fn sections_with_hints(&self) -> Vec<&'static str> {
+        let sections = [("preprocess", &self.preprocess), ("postprocess", &self.postprocess)];
+        sections.into_iter().filter(|(_, stage)| !stage.hints.is_empty()).map(|(section, _)| section).collect()
+    }
+
     /// Writes the `model.toml`. `about` is a text about the model for its header.
     pub(super) fn to_toml(&self, about: &[String]) -> String {
         let mut text = String::new();
@@ -239,6 +245,7 @@ mod tests {
         let parsed: toml::Table = text.parse().unwrap();
         assert_eq!(parsed["preprocess"]["columns"][1]["name"].as_str(), Some("a \"b\"\n"));
         assert_eq!(proposal.guesses(), ["preprocess.columns"]);
+        assert_eq!(proposal.sections_with_hints(), ["postprocess"]);
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn images_are_prepared_only_as_a_file_says() {
     let mut known = model(&["x: float32 ? 3 8 8"], &["logits: float32 ? 2"]);
     known.check("tensor", "tensor", json!({}));
     assert!(known.all()[0].preprocess.hints[0].text.contains("nothing says how images are prepared"));
-    let processor = json!({ "size": { "height": 8, "width": 8 }, "resample": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5] });
+    let processor = json!({ "image_processor_type": "ViTImageProcessor", "size": { "height": 8, "width": 8 }, "resample": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5] });
     known.files.hugging_face.image_processor = processor.as_object().cloned();
     let labels = json!({ "0": "cat", "1": "dog" });
     let known = known.hugging_face(json!({ "architectures": ["ViTForImageClassification"], "id2label": labels }));
