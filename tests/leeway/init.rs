@@ -12,12 +12,12 @@ fn data(path: &str) -> PathBuf {
 
 /// Runs `leeway init` into this repository. Returns its exit status and its output.
 fn init(repository: &Repository, given: &Path, more: &[&str]) -> (i32, String) {
-    let models = repository.0.path();
+    let models = repository.path();
     run(leeway(&["init"]).arg(given).arg("--models").arg(models).args(more))
 }
 
 fn model_toml(repository: &Repository, name: &str) -> String {
-    std::fs::read_to_string(repository.0.path().join(name).join("model.toml")).unwrap()
+    std::fs::read_to_string(repository.path().join(name).join("model.toml")).unwrap()
 }
 
 /// Returns the files and folders in a folder.
@@ -99,7 +99,7 @@ fn a_model_that_exists_is_not_changed() {
     let (status, output) = init(&repository, &data("multi/ridge.onnx"), &["--name", "iris", "--print"]);
     assert_eq!(status, 0, "{output}");
     assert!(output.contains("[preprocess]") && output.contains("[postprocess]"), "{output}");
-    assert_eq!(entries(repository.0.path()), ["iris"]);
+    assert_eq!(entries(repository.path()), ["iris"]);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_refusal_says_why_and_leaves_nothing_behind() {
         let (status, output) = init(&repository, &given, &["--name", "new"]);
         assert_eq!(status, 1, "{}: {output}", given.display());
         assert!(output.contains(problem), "{}: {output}", given.display());
-        assert_eq!(entries(repository.0.path()), Vec::<String>::new(), "{output}");
+        assert_eq!(entries(repository.path()), Vec::<String>::new(), "{output}");
     }
 }
 

@@ -168,6 +168,10 @@ fn image_hint(evidence: &Evidence<'_>) -> Option<Hint> {
 
 fn table(evidence: &Evidence<'_>) -> Option<Stage> {
     match &*evidence.signature.inputs {
+        // A pipeline that vectorises texts.
+        inputs @ [text] if text.dtype == DType::Text && width(text) == Some(Some(1)) => {
+            columns_as_inputs(evidence, inputs)
+        }
         [only] => columns_of_one_input(evidence, only),
         several => columns_as_inputs(evidence, several),
     }

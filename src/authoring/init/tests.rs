@@ -132,6 +132,7 @@ fn a_network_is_a_classifier_only_if_its_classes_have_names() {
     network("Softmax").check("tensor", "tensor", json!({}));
     network("Softmax").metadata(&[], 3).check("tensor", "classifier", json!({ "scores": "probabilities" }));
     network("Gemm").metadata(&[], 3).check("tensor", "classifier", json!({ "scores": "logits" }));
+    assert_eq!(network("Gemm").metadata(&[], 3).all()[0].guesses(), ["postprocess.scores"]);
     network("Gemm").metadata(&[], 4).check("tensor", "tensor", json!({}));
     // Sigmoid may be one of several labels, or one of several classes.
     network("Sigmoid").metadata(&[], 3).check("tensor", "tensor", json!({}));
@@ -152,6 +153,7 @@ fn inputs_of_one_element_are_columns() {
         json!({ "columns": [{ "name": "age", "missing": "nan" }, { "name": "plan" }] }),
     );
     assert_eq!(known.all()[0].guesses(), ["preprocess.columns"]);
+    model(&["text: string ? 1"], &["y: float32 ? 1"]).check("tabular", "tensor", json!({}));
     model(&["age: float32 ? 1", "pixels: float32 ? 8"], &["y: float32 ? 1"]).check("tensor", "tensor", json!({}));
 }
 
@@ -215,12 +217,15 @@ fn vectors_of_tokens_are_pooled_only_as_sentence_transformers_says() {
     assert!(known.all()[0].postprocess.hints[0].lines.contains(&"kind = \"embedding\"".to_owned()));
     let module = |kind: &str| json!({ "type": format!("sentence_transformers.models.{kind}") });
     let modules = json!([module("Transformer"), module("Pooling"), module("Normalize")]);
+    let prompts = json!({ "default_prompt_name": "query" });
     known.files.hugging_face = HuggingFaceFiles {
         pooling: serde_json::from_value(json!({ "pooling_mode_mean_tokens": true })).unwrap(),
         modules: serde_json::from_value(modules).unwrap(),
+        prompts: serde_json::from_value(prompts).unwrap(),
         ..known.files.hugging_face
     };
     known.check("text", "embedding", json!({ "pooling": "mean", "normalise": true }));
+    assert!(known.all()[0].preprocess.hints[0].text.contains("puts the prompt \"query\""));
     // Without the preprocessor of texts, padding would count.
     assert!(
         known
