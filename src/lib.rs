@@ -71,7 +71,7 @@
 //! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or columns, CSV, an image, sound, or a file) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
 //! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
-//! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
+//! | [`authoring`] | makes models and versions: proposes a `model.toml` for a file, adds a version, makes its baseline and its examples | HTTP, servers |
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
 //! | [`deploy`] | deployments and their journal; loads and retires versions | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |

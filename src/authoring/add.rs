@@ -68,10 +68,13 @@ pub struct Added {
 }
 
 /// Result of the first runs of a new version.
-struct Checked {
-    findings: Findings,
-    examples: usize,
-    baseline: Option<Baseline>,
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) findings: Findings,
+    /// Number of its examples.
+    pub(super) examples: usize,
+    /// Its baseline, if one was made.
+    pub(super) baseline: Option<Baseline>,
 }
 
 /// Checks that a version loads and fits its `model.toml`, and adds it as the next version of the model.
@@ -109,7 +112,7 @@ pub fn add(
 }
 
 /// Tries the version out, and writes the examples and the baseline that are made by running it.
-fn check(
+pub(super) fn check(
     order: &LoadOrder,
     new: &NewFiles,
     staging: &Staging,
@@ -179,7 +182,7 @@ pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupEr
 }
 
 /// Copies the files into the staging folder.
-fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
+pub(super) fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
     staging.copy(&new.onnx, MODEL_FILE)?;
     for other in &new.others {
         let name = other.file_name().unwrap_or_default().to_string_lossy();

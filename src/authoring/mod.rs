@@ -3,6 +3,8 @@
 //! - `add.rs` adds a version, and `add_baseline.rs` adds a baseline to one. Both build the version in a hidden folder
 //!   (`staging.rs`), which becomes a version by one rename. `weights_beside.rs` adds the weights that an exporter wrote
 //!   beside the ONNX file.
+//! - `init/` makes a model of an ONNX file, with a `model.toml` that it proposes; `table_columns.rs` reads the columns of
+//!   training data for it.
 //! - `training_data.rs` makes baselines, and `recorded_examples.rs` makes examples.
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
@@ -17,6 +19,7 @@ mod data_file;
 mod data_rows;
 mod delimited_table;
 mod image_folder;
+mod init;
 mod numpy_array;
 mod numpy_rows;
 mod parquet_file;
@@ -25,6 +28,7 @@ mod recorded_examples;
 mod row;
 mod row_texts;
 mod staging;
+mod table_columns;
 mod training_data;
 mod weights_beside;
 
@@ -32,6 +36,7 @@ pub use self::add::{Added, Addition, NewFiles, add};
 pub use self::add_baseline::add_baseline;
 pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, names};
 pub use self::data_file::{DataFile, Delimiter};
+pub use self::init::{Draft, ModelToMake, Tools, draft};
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
 pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};

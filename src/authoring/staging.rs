@@ -1,5 +1,6 @@
 //! Hidden folders beside the versions of a model, in which a new version is built. Such a folder becomes a version by
-//! one rename, so that an interruption never leaves half a version.
+//! one rename, so that an interruption never leaves half a version. A new model is built in the same way, beside the
+//! models of a repository.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -62,6 +63,16 @@ impl Staging {
         }
     }
 
+    /// Makes the folder with this name within the staging folder a model of the repository, and returns its new path.
+    /// Here, the parent of the staging folder is the repository.
+    pub(super) fn publish_model(self, name: &str) -> Result<PathBuf, SetupError> {
+        let (from, to) = (self.path().join(name), self.model.join(name));
+        sync_files(&from).map_err(|error| at(&from, &error))?;
+        renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE).map_err(|error| at(&to, &error.into()))?;
+        sync_folder(&self.model)?;
+        Ok(to)
+    }
+
     /// Replaces the version in `folder` with the staging folder, in one atomic exchange, and removes the old files.
     pub(super) fn replace_version(self, folder: &Path) -> Result<(), SetupError> {
         renameat_with(CWD, self.path(), CWD, folder, RenameFlags::EXCHANGE)
@@ -73,12 +84,9 @@ impl Staging {
     pub(super) fn sync(&self) -> Result<(), SetupError> {
         let folder = self.path();
         let sync = || {
-            for entry in std::fs::read_dir(folder)? {
-                File::open(entry?.path())?.sync_all()?;
-            }
             // Makes the folder readable for the server's user: temporary folders are private to their owner.
             std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            File::open(folder)?.sync_all()
+            sync_files(folder)
         };
         sync().map_err(|error| at(folder, &error))
     }
@@ -165,6 +173,14 @@ fn staging_folders(model: &Path, prefix: &str) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
         .collect()
+}
+
+/// Syncs the files and folders in a folder to disk, and then the folder.
+fn sync_files(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    File::open(folder)?.sync_all()
 }
 
 fn sync_folder(folder: &Path) -> Result<(), SetupError> {

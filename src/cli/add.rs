@@ -171,6 +171,24 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
 
 /// Writes a summary of the new version, and suggests the next commands.
 fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
+    write_checked(out, added)?;
+    let Added { version, folder, .. } = added;
+    let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
+    match *version {
+        Version::FIRST => writeln!(
+            out,
+            "As this is the first version of {model}, a server gives it all requests. A running server finds it by itself."
+        ),
+        _ => writeln!(
+            out,
+            "A running server finds it by itself, and gives it no traffic. Next: leeway traffic {model} ... or leeway \
+             promote {model} {version}"
+        ),
+    }
+}
+
+/// Writes the files of the new version, and the findings about it.
+pub(super) fn write_checked(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
     let Added { version, folder, manifest, weights_beside, examples, baseline, findings, batching } = added;
     writeln!(out, "Added version {version}: {}", folder.display())?;
     for (path, digest) in &manifest.files {
@@ -204,18 +222,7 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
              until the version is deployed."
         )?,
     }
-    let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
-    match *version {
-        Version::FIRST => writeln!(
-            out,
-            "As this is the first version of {model}, a server gives it all requests. A running server finds it by itself."
-        ),
-        _ => writeln!(
-            out,
-            "A running server finds it by itself, and gives it no traffic. Next: leeway traffic {model} ... or leeway \
-             promote {model} {version}"
-        ),
-    }
+    Ok(())
 }
 
 /// Runs `leeway verify`, which compares all files with the manifests of their versions.

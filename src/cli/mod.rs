@@ -14,13 +14,16 @@ mod demo;
 mod drift;
 mod exit;
 mod findings;
+mod first_request;
 mod health;
 mod history;
+mod init;
 mod key;
 mod load;
 mod logging;
 mod man;
 mod metrics_text;
+mod one_model;
 mod outcomes;
 mod panics;
 mod predict;
@@ -76,7 +79,7 @@ A repository of models is a folder:
     models/digits/1/              version 1: model.onnx, version.toml and its other files
     models/digits/2/              version 2
 
-`leeway add` makes versions. Start with `leeway check`, which loads everything and reports its findings, then `leeway \
+`leeway init` makes a model of an ONNX file, and `leeway add` adds further versions. Start with `leeway check`, which loads everything and reports its findings, then `leeway \
 serve`, then
 
     curl http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{\"instances\": [[...]]}'
@@ -96,12 +99,26 @@ struct Cli {
 enum Command {
     /// Load the models and serve them until SIGTERM or Ctrl-C
     #[command(after_help = "\
+    leeway serve                     the repository of models
+    leeway serve model.onnx          one model, with the settings that `leeway init` would choose; nothing is written
+
 Settings come from the configuration file, then from the environment, then from the flags above; later ones \
 win. Every key has a variable: http.listen is LEEWAY_HTTP__LISTEN, repository.path is LEEWAY_REPOSITORY__PATH.
 
 On SIGTERM the server reports not ready, continues to serve for shutdown.deregistration_delay_ms, then finishes the \
 requests in flight. On Ctrl-C it skips the delay.")]
-    Serve(SettingsArgs),
+    Serve(serve::ServeArgs),
+    /// Make a model of an ONNX file or of an exported folder: a commented model.toml and version 1
+    #[command(after_help = "\
+Looks into the file and the files beside it (tokenizer.json, config.json, preprocessor_config.json, MLmodel), chooses \
+the settings and tries the model out with them. Each setting in model.toml has its reason; what has to be compared \
+with the training is marked CHECK. Where nothing shows how data are prepared or outputs are read, the stages are \
+\"tensor\", which take and answer the model's own numbers.
+
+    leeway init churn.onnx --data train.csv --ignore-column churned
+    leeway init ./distilbert-sst2 --name sentiment
+    leeway init yolov8n.onnx --print")]
+    Init(Box<init::InitArgs>),
     /// Check the configuration, load every model, run each once, and print the findings
     #[command(after_help = "Binds no port and serves nothing. The exit code is 0 if `leeway serve` would start.")]
     Check(RepositoryArgs),
@@ -205,9 +222,9 @@ server ends with the demo, and its files are removed.")]
 
 impl Cli {
     fn loads_onnxruntime(&self) -> bool {
-        use Command::{Add, Baseline, Check, Demo, Predict, Serve};
+        use Command::{Add, Baseline, Check, Demo, Init, Predict, Serve};
         match &self.command {
-            Some(Serve(_) | Check(_) | Add(_) | Baseline(_) | Demo(_)) => true,
+            Some(Serve(_) | Check(_) | Init(_) | Add(_) | Baseline(_) | Demo(_)) => true,
             Some(Predict(args)) => args.loads_onnxruntime(),
             _ => self.version,
         }
@@ -232,7 +249,8 @@ pub fn main_with(stages: Stages) -> ExitCode {
     let _fail_points = fail::FailScenario::setup();
     let done = match cli.command {
         _ if cli.version => version(),
-        Some(Command::Serve(settings)) => serve::run(settings, stages),
+        Some(Command::Serve(args)) => serve::run(args, stages),
+        Some(Command::Init(args)) => init::run(*args, &stages),
         Some(Command::Check(settings)) => check::run(&settings, stages),
         Some(Command::Add(args)) => add::run(*args, &stages),
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::one_model::OneModel;
 use super::settings::SettingsArgs;
 use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
@@ -20,22 +22,43 @@ use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::Snapshot;
 
-pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Serve only this model: its ONNX file, or the folder of an export by Hugging Face, MLflow or Ultralytics
+    #[arg(value_name = "FILE|FOLDER", conflicts_with = "models")]
+    model: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) fn run(args: ServeArgs, stages: Stages) -> Result<()> {
+    let ServeArgs { model, settings } = args;
     let file = Config::file(settings.config.as_deref()).map(Path::to_owned);
     let config = settings.load().inspect_err(|_| {
         // The log starts with its default settings, because the configuration could not be read.
         let _ = logging::start(&LogConfig::default());
     });
-    serve(config, file, stages).map_err(logging::fatal)
+    serve(config, file, model, stages).map_err(logging::fatal)
 }
 
 /// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the windows of the metrics.
 /// With a longer lifetime, this work would keep alive all threads that were started during a peak.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
-fn serve(config: Result<Config, SetupError>, file: Option<PathBuf>, stages: Stages) -> Result<()> {
+fn serve(
+    config: Result<Config, SetupError>,
+    file: Option<PathBuf>,
+    model: Option<PathBuf>,
+    stages: Stages,
+) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
+    let one_model = model.map(OneModel::new).transpose()?;
+    let mut config = match &one_model {
+        Some(one) => one.configured(config),
+        None => config,
+    };
     raise_open_files_limit();
     let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -49,12 +72,18 @@ fn serve(config: Result<Config, SetupError>, file: Option<PathBuf>, stages: Stag
         let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
         log_start(&config, file.as_deref());
         let addresses = Addresses::bind(&config)?;
+        if let Some(one) = &one_model {
+            one.make(&config, &stages, &mut signals).await?;
+            // The version has just been tried out.
+            config.loading.trial = false;
+        }
         let is_encrypted = !config.http.tls.is_off();
         let app = tokio::select! {
             biased;
             // Polled first: the signal may have ended a trial load, too, which would look like the model's fault.
             _ = signals.next() => {
                 tracing::info!("stopped while loading");
+                one_model.iter().for_each(OneModel::remove);
                 // Exits at once, without an orderly shutdown: a load may take long, and must not lose its libraries.
                 signal_hook::low_level::exit(0)
             }
@@ -71,6 +100,9 @@ fn serve(config: Result<Config, SetupError>, file: Option<PathBuf>, stages: Stag
             let first = predict_url(bound.data_addresses(), is_encrypted, &snapshot);
             tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
         }
+        if let Some(one) = &one_model {
+            one.announce(&snapshot, bound.data_addresses(), is_encrypted);
+        }
         // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
         drop(snapshot);
         let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
@@ -79,6 +111,7 @@ fn serve(config: Result<Config, SetupError>, file: Option<PathBuf>, stages: Stag
         bound.run(signals).await?;
         if deployer.is_loading() {
             tracing::info!("stopped without waiting for a load that is still running");
+            one_model.iter().for_each(OneModel::remove);
             // A load still uses the libraries, so they must not be unloaded.
             signal_hook::low_level::exit(0)
         }

@@ -26,19 +26,8 @@ use crate::model::time_for_one_run;
 /// ```
 pub fn budget_problem(budget: &LatencyBudget, run: Duration, fewest_rows: usize) -> Option<String> {
     let available = budget.queue_and_run();
-    if run <= time_for_one_run(available) {
-        return None;
-    }
-    let needed = run.div_duration_f64(time_for_one_run(Duration::from_secs(1)));
-    let more = needed - available.as_secs_f64();
-    // The smallest share of additional time that goes to the queue and the run: that of a budget without parts. Where
-    // `model.toml` sets parts, the share is larger.
-    let share = match budget.enforce {
-        Enforce::Total => LatencyBudget::DEFAULT.queue_and_run(),
-        Enforce::Stages => LatencyBudget::DEFAULT.inference,
-    };
-    let share = share.div_duration_f64(LatencyBudget::DEFAULT.total);
-    let total_ms = rounded_up((budget.total.as_secs_f64() + more / share) * 1e3);
+    let total_ms = sufficient_total_ms(budget, run)?;
+    let needed = time_needed(run);
     let parts = match budget.enforce {
         Enforce::Total => format!("total_ms = {total_ms}"),
         Enforce::Stages => format!("total_ms = {total_ms} and inference_ms = {}", rounded_up(needed * 1e3)),
@@ -54,6 +43,29 @@ pub fn budget_problem(budget: &LatencyBudget, run: Duration, fewest_rows: usize)
         run.as_secs_f64() * 1e3,
         available.as_millis()
     ))
+}
+
+/// Returns the total time of a request, in milliseconds, that suffices for a run of this duration; `None` if the budget
+/// allows it already.
+pub fn sufficient_total_ms(budget: &LatencyBudget, run: Duration) -> Option<u64> {
+    let available = budget.queue_and_run();
+    if run <= time_for_one_run(available) {
+        return None;
+    }
+    let more = time_needed(run) - available.as_secs_f64();
+    // The smallest share of additional time that goes to the queue and the run: that of a budget without parts. Where
+    // `model.toml` sets parts, the share is larger.
+    let share = match budget.enforce {
+        Enforce::Total => LatencyBudget::DEFAULT.queue_and_run(),
+        Enforce::Stages => LatencyBudget::DEFAULT.inference,
+    };
+    let share = share.div_duration_f64(LatencyBudget::DEFAULT.total);
+    Some(rounded_up((budget.total.as_secs_f64() + more / share) * 1e3))
+}
+
+/// Returns the time that the queue and a run of this duration need, in seconds.
+fn time_needed(run: Duration) -> f64 {
+    run.div_duration_f64(time_for_one_run(Duration::from_secs(1)))
 }
 
 /// Rounds up to a number with one digit, or with two of which the second is 5 or (below 2) even.

@@ -140,7 +140,7 @@ impl OpenedVersion {
 
     /// Returns an instance that a caller can send as it is: the first golden example, or else one that the preprocessor makes
     /// up, or else the first row that the model ran on.
-    pub(super) fn example(&self, findings: &Findings) -> Option<Box<RawValue>> {
+    pub fn example(&self, findings: &Findings) -> Option<Box<RawValue>> {
         let golden = || self.verified.golden.as_ref()?.instances.first().map(|instance| instance.get().to_owned());
         let first_row = || match &findings.warm_up {
             WarmUp::Ran(rows) => self.preprocessor.instance_of(&self.inputs(rows, rows.count)?),

@@ -6,7 +6,7 @@
 //!   `regular_file.rs` reads them, and `fingerprint.rs` detects their changes.
 //! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has the version's examples.
 //! - `onnx_file.rs` has the parts of an ONNX file that are read. `external_data.rs` finds the files that a model keeps
-//!   weights in, and `class_names.rs` finds the names of its classes.
+//!   weights in, `class_names.rs` finds the names of its classes, and `model_facts.rs` other signs of its purpose.
 //! - Three parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
 //!   it, `zip_map.rs` replaces outputs of maps by tensors, and `narrow_types.rs` converts inputs and outputs of narrow
 //!   types.
@@ -29,6 +29,7 @@ mod golden;
 mod layout;
 mod local_folder;
 mod manifest;
+mod model_facts;
 mod narrow_types;
 mod onnx_file;
 mod refusal;
@@ -50,6 +51,7 @@ pub use self::local_folder::LocalFolder;
 pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
 };
+pub use self::model_facts::ModelFacts;
 pub use self::refusal::Refusal;
 pub use self::store::Store;
 pub use self::verified::{FoundVersion, VerifiedVersion, locations_of_weights, parse_golden};

@@ -13,6 +13,10 @@ use super::file_kind::FileKind;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
+    #[prost(string, tag = "2")]
+    pub(super) producer_name: String,
+    #[prost(string, tag = "3")]
+    pub(super) producer_version: String,
     #[prost(message, optional, tag = "7")]
     pub(super) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "14")]

@@ -294,6 +294,18 @@ fn the_golden_examples_of_the_documentation_can_be_made() {
 }
 
 #[test]
+fn the_documented_init_writes_the_documented_file() {
+    let said = run_commands("docs/init.md", "init", |folder| {
+        std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();
+    });
+    assert!(said.contains("Added version 1") && said.contains("leeway serve"), "{said}");
+    let printed = run_commands("docs/init.md", "print", |folder| {
+        std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();
+    });
+    assert_eq!(blocks_after(&read("docs/init.md"), "printed")[0], printed);
+}
+
+#[test]
 fn the_documented_commands_show_drift() {
     for (file, feature) in [("README.md", "pixels[20]"), ("docs/monitoring.md", "confidence")] {
         let said = run_commands(file, "drift", |_| {});

@@ -42,6 +42,7 @@ mod hostile;
 mod hostile_stages;
 mod images;
 mod independence;
+mod init;
 mod isolation;
 mod lifecycle;
 mod locale;

@@ -1,0 +1,239 @@
+//! `leeway init` and `leeway serve FILE`: from a file to an answer, without a `model.toml` by hand.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Repository, Server, TestApp, checkout, leeway, run};
+
+fn data(path: &str) -> PathBuf {
+    checkout().join("tests/data").join(path)
+}
+
+/// Runs `leeway init` into this repository. Returns its exit status and its output.
+fn init(repository: &Repository, given: &Path, more: &[&str]) -> (i32, String) {
+    let models = repository.path();
+    run(leeway(&["init"]).arg(given).arg("--models").arg(models).args(more))
+}
+
+fn model_toml(repository: &Repository, name: &str) -> String {
+    std::fs::read_to_string(repository.path().join(name).join("model.toml")).unwrap()
+}
+
+/// Returns the files and folders in a folder.
+fn entries(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Files of skl2onnx, LightGBM, XGBoost, CatBoost, PyTorch and Ultralytics, with the stages that fit them. Every model
+/// answers its own example.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_many_exporters_are_served_without_an_edit() {
+    let repository = Repository::new();
+    let files = [
+        ("classes/logistic_texts", "tensor", "classifier"),
+        ("classes/lightgbm_1_2_3", "tensor", "classifier"),
+        ("zipmap/catboost_texts", "tensor", "classifier"),
+        ("classes/xgboost_binary", "tensor", "classifier"),
+        ("independent/xgboost_regressor", "tensor", "regressor"),
+        ("independent/data_frame", "tabular", "classifier"),
+        ("independent/isolation_forest", "tensor", "anomaly"),
+        ("independent/transformer", "tensor", "tensor"),
+        ("independent/small_cnn", "tensor", "tensor"),
+        ("multi/ovr_multi_label", "tensor", "classifier"),
+        ("signatures/voice", "tensor", "tensor"),
+    ];
+    for (file, preprocess, postprocess) in files {
+        let name = file.split('/').next_back().unwrap();
+        let (status, output) = init(&repository, &data(&format!("{file}.onnx")), &[]);
+        assert_eq!(status, 0, "{file}: {output}");
+        assert!(output.contains("Added version 1: ") && output.contains("/v1/models/"), "{file}: {output}");
+        let written = model_toml(&repository, name);
+        let parsed: toml::Table = written.parse().unwrap();
+        let kinds = (parsed["preprocess"]["kind"].as_str(), parsed["postprocess"]["kind"].as_str());
+        assert_eq!(kinds, (Some(preprocess), Some(postprocess)), "{file}: {written}");
+    }
+    let app = TestApp::with(repository.config()).await;
+    for (file, ..) in files {
+        let name = file.split('/').next_back().unwrap();
+        let schema = app.get(&format!("/v1/models/{name}/schema")).await.json();
+        let answer = app.predict(&format!("/v1/models/{name}:predict"), schema["example"].to_string()).await;
+        assert_eq!(answer.status, 200, "{file}: {}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_labels_are_those_of_the_framework() {
+    let golden = std::fs::read_to_string(data("classes/classes.json")).unwrap();
+    let golden: Value = serde_json::from_str(&golden).unwrap();
+    let repository = Repository::new();
+    let names = ["pipeline_texts", "logistic_minus_one", "ovr_texts", "knn_1_2_3"];
+    for name in names {
+        let (status, output) = init(&repository, &data(&format!("classes/{name}.onnx")), &[]);
+        assert_eq!(status, 0, "{name}: {output}");
+    }
+    let app = TestApp::with(repository.config()).await;
+    for name in names {
+        let model = &golden[name];
+        let body = json!({ "instances": model["instances"] }).to_string();
+        let predictions = app.predict(&format!("/v1/models/{name}:predict"), body).await.predictions();
+        let labels: Vec<&Value> =
+            predictions.as_array().unwrap().iter().map(|prediction| &prediction["label"]).collect();
+        assert_eq!(labels, model["labels"].as_array().unwrap().iter().collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn a_model_that_exists_is_not_changed() {
+    let repository = Repository::new();
+    let file = data("classes/logistic_texts.onnx");
+    assert_eq!(init(&repository, &file, &["--name", "iris"]).0, 0);
+    let before = model_toml(&repository, "iris");
+    let (status, output) = init(&repository, &data("multi/ridge.onnx"), &["--name", "iris"]);
+    assert_eq!(status, 1, "{output}");
+    assert!(output.contains("this model exists already") && output.contains("--print"), "{output}");
+    assert_eq!(model_toml(&repository, "iris"), before);
+    let (status, output) = init(&repository, &data("multi/ridge.onnx"), &["--name", "iris", "--print"]);
+    assert_eq!(status, 0, "{output}");
+    assert!(output.contains("[preprocess]") && output.contains("[postprocess]"), "{output}");
+    assert_eq!(entries(repository.path()), ["iris"]);
+}
+
+#[test]
+fn a_refusal_says_why_and_leaves_nothing_behind() {
+    let repository = Repository::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("weights.pt"), b"PK\x03\x04").unwrap();
+    for (given, problem) in [
+        (data("nothing_here.onnx"), "there is no such file or folder"),
+        (folder.path().to_owned(), "there is no .onnx file in this folder"),
+        (data("classes/classes.json"), "not an ONNX file"),
+        (data("operators/add_one.onnx"), "custom_operators"),
+        (data("models/crash.onnx"), "no settings were found with which this model can be served"),
+    ] {
+        let (status, output) = init(&repository, &given, &["--name", "new"]);
+        assert_eq!(status, 1, "{}: {output}", given.display());
+        assert!(output.contains(problem), "{}: {output}", given.display());
+        assert_eq!(entries(repository.path()), Vec::<String>::new(), "{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_data_give_columns_and_a_baseline() {
+    let repository = Repository::new();
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("train.csv");
+    let rows: String = (0..60).map(|row| format!("{}.1,{}.2,0.{row},1.5,setosa\n", row % 7, row % 5)).collect();
+    std::fs::write(&table, format!("length,width,petal,other,species\n{rows}")).unwrap();
+    let table = table.to_str().unwrap();
+    let file = data("classes/logistic_texts.onnx");
+    let (status, output) = init(&repository, &file, &["--data", table]);
+    assert_eq!(status, 1, "{output}");
+    assert!(output.contains("there are 5 columns, but the model's input"), "{output}");
+    let (status, output) = init(&repository, &file, &["--data", table, "--ignore-column", "species"]);
+    assert_eq!(status, 0, "{output}");
+    assert!(output.contains("Its baseline has 60 rows") && output.contains("CHECK: preprocess.columns"), "{output}");
+    let app = TestApp::with(repository.config()).await;
+    let body = json!({ "instances": [{ "length": 5.1, "width": 3.5, "petal": 1.4, "other": 0.2 }] }).to_string();
+    let predictions = app.predict("/v1/models/logistic_texts:predict", body).await.predictions();
+    assert_eq!(predictions[0]["label"], "setosa");
+}
+
+/// Writes the folder of a sentence-transformers export: the shipped small model with the files that the library saves.
+fn sentences(into: &Path) {
+    let from = data("text/sentences/1");
+    std::fs::create_dir_all(into.join("onnx")).unwrap();
+    std::fs::copy(from.join("model.onnx"), into.join("onnx/model.onnx")).unwrap();
+    std::fs::copy(from.join("tokenizer.json"), into.join("tokenizer.json")).unwrap();
+    let write = |name: &str, value: Value| {
+        let path = into.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value.to_string()).unwrap();
+    };
+    write("config.json", json!({ "architectures": ["BertModel"], "model_type": "bert" }));
+    write("sentence_bert_config.json", json!({ "max_seq_length": 64, "do_lower_case": false }));
+    write("1_Pooling/config.json", json!({ "word_embedding_dimension": 32, "pooling_mode_mean_tokens": true }));
+    let module = |kind: &str| json!({ "type": format!("sentence_transformers.models.{kind}") });
+    write("modules.json", json!([module("Transformer"), module("Pooling"), module("Normalize")]));
+}
+
+/// The vectors are those of sentence-transformers, as for the shipped `model.toml`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_hugging_face_becomes_a_model_of_texts() {
+    let repository = Repository::new();
+    let folder = tempfile::tempdir().unwrap();
+    let export = folder.path().join("my sentences");
+    sentences(&export);
+    let (status, output) = init(&repository, &export, &[]);
+    assert_eq!(status, 0, "{output}");
+    let held_out: Value = serde_json::from_str(&std::fs::read_to_string(data("text/held_out.json")).unwrap()).unwrap();
+    let app = TestApp::with(repository.config()).await;
+    let text = &held_out["instances"][0];
+    let body = json!({ "instances": [text] }).to_string();
+    let predictions = app.predict("/v1/models/my-sentences:predict", body).await.predictions();
+    let (vector, expected) = (&predictions[0]["embedding"], &held_out["embeddings"][0]);
+    let numbers = |value: &Value| value.as_array().unwrap().iter().map(|one| one.as_f64().unwrap()).collect::<Vec<_>>();
+    for (one, other) in numbers(vector).into_iter().zip(numbers(expected)) {
+        assert!((one - other).abs() < 1e-4, "{vector} {expected}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_mlflow_becomes_a_model_with_its_columns() {
+    let repository = Repository::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(data("classes/logistic_texts.onnx"), folder.path().join("model.onnx")).unwrap();
+    let mlmodel = "flavors:\n  onnx:\n    data: model.onnx\n    onnx_version: 1.20.0\n  python_function:\n    \
+        loader_module: mlflow.onnx\nmlflow_version: 3.6.0\nsignature:\n  inputs: '[{\"type\": \"double\", \"name\": \
+        \"sepal length (cm)\", \"required\": true}, {\"type\":\n    \"double\", \"name\": \"sepal width\"}, {\"type\": \
+        \"double\", \"name\": \"petal length\"}, {\"type\":\n    \"double\", \"name\": \"petal width\"}]'\n  outputs: null\n";
+    std::fs::write(folder.path().join("MLmodel"), mlmodel).unwrap();
+    let (status, output) = init(&repository, folder.path(), &["--name", "iris"]);
+    assert_eq!(status, 0, "{output}");
+    let app = TestApp::with(repository.config()).await;
+    let instance = json!({ "sepal length (cm)": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2 });
+    let predictions =
+        app.predict("/v1/models/iris:predict", json!({ "instances": [instance] }).to_string()).await.predictions();
+    assert_eq!(predictions[0]["label"], "setosa");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_is_served_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(data("classes/logistic_texts.onnx"), folder.path().join("iris.onnx")).unwrap();
+    let server = Server::spawn(leeway(&["serve", "iris.onnx"]).current_dir(folder.path()));
+    let client = reqwest::Client::new();
+    let schema: Value = client.get(server.url("/v1/models/iris/schema")).send().await.unwrap().json().await.unwrap();
+    let example = schema["example"].clone();
+    for path in ["/predict", "/v1/models/iris:predict"] {
+        let answer: Value = client.post(server.url(path)).json(&example).send().await.unwrap().json().await.unwrap();
+        assert!(answer["predictions"][0]["label"].is_string(), "{answer}");
+    }
+    let url = server.url("/v1/models/iris:predict");
+    server.signal("INT");
+    let (status, log) = server.wait();
+    assert!(status.success(), "{log}");
+    // The log has a command with this request.
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut commands =
+        lines.filter_map(|line| line["message"].as_str()?.strip_prefix("send a request: ").map(str::to_owned));
+    let command = commands.next().unwrap_or_else(|| panic!("{log}"));
+    let (start, body) = command.split_once(" -d '").unwrap();
+    assert_eq!(start, format!("curl {url} -H 'content-type: application/json'"));
+    let body: Value = serde_json::from_str(body.trim_end_matches('\'')).unwrap();
+    assert_eq!(body, example);
+    assert_eq!(entries(folder.path()), ["iris.onnx"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_served_ends_the_server() {
+    let (status, output) = run(&mut leeway(&["serve", "classes/classes.json"]));
+    assert_eq!(status, 1, "{output}");
+    assert!(output.contains("not an ONNX file"), "{output}");
+    let (status, output) = run(&mut leeway(&["serve", "iris.onnx", "--models", "models"]));
+    assert_eq!(status, 2, "{output}");
+    assert!(output.contains("cannot be used with"), "{output}");
+}
