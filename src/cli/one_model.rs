@@ -74,9 +74,10 @@ impl OneModel {
         );
         let url = model_url(addresses.iter(), is_encrypted, &served.model);
         let example = served.example.as_deref().map(|example| example.get());
-        let instances = served.pipeline.model.policy().fewest_rows();
+        let Some(pipeline) = served.pipeline() else { return };
+        let instances = pipeline.model.policy().fewest_rows();
         tracing::info!("send a request: {}", curl(&url, &served.model, example, instances));
-        if served.pipeline.preprocessor.media_types().contains(&"image/*") && instances == 1 {
+        if pipeline.preprocessor.media_types().contains(&"image/*") && instances == 1 {
             tracing::info!("send an image: {}", curl_of_image(&url));
         }
     }
