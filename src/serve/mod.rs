@@ -26,13 +26,13 @@ mod input;
 mod named_tensors;
 mod pipeline_columns;
 mod prediction_columns;
-mod steps;
 mod request_notes;
+mod steps;
 
 pub use self::admit::{Admitted, Head, admit};
 pub use self::describe::{Reasons, check_ready, model_config, model_metadata, repository_index, statistics};
 pub use self::infer::{Answer, Arriving};
 pub use self::input::{Content, Elements, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};
 pub use self::prediction_columns::{ColumnSpec, PREDICTION, PREDICTION_ID, column_specs, prediction_columns};
-pub use self::steps::StepTimings;
 pub use self::request_notes::{NotedFacts, RequestNotes};
+pub use self::steps::StepTimings;

@@ -235,10 +235,8 @@ mod tests {
             Ok(json!({ "size": [224, 224], "resize": "crop", "stretch_to": [256, 256], "filter": "bilinear" })),
         );
         check(
-            with(
-                json!({ "image_processor_type": "MobileViTImageProcessor", "size": { "shortest_edge": 288 },
-                "crop_size": { "height": 256, "width": 256 }, "do_center_crop": true, "do_flip_channel_order": true }),
-            ),
+            with(json!({ "image_processor_type": "MobileViTImageProcessor", "size": { "shortest_edge": 288 },
+                "crop_size": { "height": 256, "width": 256 }, "do_center_crop": true, "do_flip_channel_order": true })),
             Ok(json!({ "size": [256, 256], "resize": "crop", "shortest": 288, "filter": "bilinear", "colour": "bgr" })),
         );
         check(

@@ -57,7 +57,7 @@ impl EncodedRequest for Body {
 
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> RequestResult<T>) -> RequestResult<(T, ())> {
         let input = match request_body(self.text.as_bytes())? {
-            RequestBody::Instances(instances) => Input::Instances(instances),
+            RequestBody::Instances(instances) => Input::Instances { instances, memory: &self.memory },
             RequestBody::Inputs(rows) | RequestBody::Rows(rows) => Input::Rows { rows, memory: &self.memory },
         };
         Ok((with(input)?, ()))
@@ -77,6 +77,11 @@ impl InProcess {
         let store = repository::store(&config.repository);
         let version = chosen(&config, &*store, model, version)?;
         let mut settings = store.read_config(model)?;
+        if !settings.steps.is_empty() {
+            bail!(
+                "model {model} is a chain of models, and only a server runs chains: use --server, with `leeway serve` running"
+            );
+        }
         settings.budget = without_hurry();
         let order = LoadOrder {
             model: model.clone(),
@@ -176,7 +181,7 @@ fn columns_of(served: &ServedVersion) -> Vec<KnownColumn> {
         DType::Bool => ColumnKind::Boolean,
         _ => ColumnKind::Number,
     };
-    let form = served.pipeline.preprocessor.instance_form();
+    let form = served.pipeline().and_then(|pipeline| pipeline.preprocessor.instance_form());
     let columns = form.iter().flat_map(|form| form.columns());
     columns.map(|column| KnownColumn { name: column.name().to_owned(), kind: kind(column.spec.dtype) }).collect()
 }
@@ -206,10 +211,11 @@ impl Predictor for InProcess {
             client_timeout: None,
             priority: Priority::default(),
             media_type: None,
+            notes: None,
         };
         let body = Body { text: body.to_owned(), memory: self.memory.clone() };
         let encode = |output: Output<'_>, (), _: &ServedVersion| {
-            let Output::Predictions(predictions) = output else { return Err(Error::internal("no predictions")) };
+            let Output::Predictions { predictions, .. } = output else { return Err(Error::internal("no predictions")) };
             let texts = predictions.iter().map(to_raw_value).collect::<Result<Vec<Box<RawValue>>, _>>();
             texts.map_err(Error::internal)
         };
@@ -232,6 +238,6 @@ impl Predictor for InProcess {
 
 impl Drop for InProcess {
     fn drop(&mut self) {
-        self.version.pipeline.model.retire();
+        self.version.pipeline().into_iter().for_each(|pipeline| pipeline.model.retire());
     }
 }
