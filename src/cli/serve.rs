@@ -39,7 +39,7 @@ pub(super) fn run(args: ServeArgs, stages: Stages) -> Result<()> {
         // The log starts with its default settings, because the configuration could not be read.
         let _ = logging::start(&LogConfig::default());
     });
-    serve(config, file, model, stages).map_err(logging::fatal)
+    serve(config, file.as_deref(), model, stages).map_err(logging::fatal)
 }
 
 /// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the windows of the metrics.
@@ -48,78 +48,85 @@ const IDLE_THREAD: Duration = Duration::from_millis(500);
 
 fn serve(
     config: Result<Config, SetupError>,
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     model: Option<PathBuf>,
     stages: Stages,
 ) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
     let one_model = model.map(OneModel::new).transpose()?;
-    let mut config = match &one_model {
+    let config = match &one_model {
         Some(one) => one.configured(config),
         None => config,
     };
     raise_open_files_limit();
-    let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+        .worker_threads(config.http.threads().get())
         .thread_name("http")
         .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;
-    let served = runtime.block_on(async {
-        let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
-        log_start(&config, file.as_deref());
-        let addresses = Addresses::bind(&config)?;
-        if let Some(one) = &one_model {
-            one.make(&config, &stages, &mut signals).await?;
-            // The version has just been tried out.
-            config.loading.trial = false;
-        }
-        let is_encrypted = !config.http.tls.is_off();
-        let app = tokio::select! {
-            biased;
-            // Polled first: the signal may have ended a trial load, too, which would look like the model's fault.
-            _ = signals.next() => {
-                tracing::info!("stopped while loading");
-                one_model.iter().for_each(OneModel::remove);
-                // Exits at once, without an orderly shutdown: a load may take long, and must not lose its libraries.
-                signal_hook::low_level::exit(0)
-            }
-            app = App::build(config, stages) => app?,
-        };
-        let (snapshot, deployer) = (app.catalog().snapshot(), Arc::clone(app.deployer()));
-        let bound = app.listen(addresses)?;
-        table::announce(&snapshot);
-        let (data, admin) = (shown(bound.data_addresses()), shown(bound.admin_addresses()));
-        let cores = available_cores();
-        if snapshot.models().is_empty() {
-            tracing::error!(data, admin, threads, %cores, "not ready: no model is served; leeway status says why");
-        } else {
-            let first = predict_url(bound.data_addresses(), is_encrypted, &snapshot);
-            tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
-        }
-        if let Some(one) = &one_model {
-            one.announce(&snapshot, bound.data_addresses(), is_encrypted);
-        }
-        // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
-        drop(snapshot);
-        let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
-        limiter.spawn(keep_below_the_memory_limit).context("no thread could be started")?;
-        tell_systemd(NotifyState::Ready);
-        bound.run(signals).await?;
-        if deployer.is_loading() {
-            tracing::info!("stopped without waiting for a load that is still running");
-            one_model.iter().for_each(OneModel::remove);
-            // A load still uses the libraries, so they must not be unloaded.
-            signal_hook::low_level::exit(0)
-        }
-        Ok(())
-    });
+    let served = runtime.block_on(until_stopped(config, file, one_model.as_ref(), stages));
     // Does not wait for requests that are still in flight after the grace period.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Serves until a signal arrives.
+async fn until_stopped(
+    mut config: Config,
+    file: Option<&Path>,
+    one_model: Option<&OneModel>,
+    stages: Stages,
+) -> Result<()> {
+    let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
+    log_start(&config, file);
+    let addresses = Addresses::bind(&config)?;
+    if let Some(one) = one_model {
+        one.make(&config, &stages, &mut signals).await?;
+        // The version has just been tried out.
+        config.loading.trial = false;
+    }
+    let (threads, is_encrypted) = (config.http.threads().get(), !config.http.tls.is_off());
+    let app = tokio::select! {
+        biased;
+        // Polled first: the signal may have ended a trial load, too, which would look like the model's fault.
+        _ = signals.next() => {
+            tracing::info!("stopped while loading");
+            one_model.into_iter().for_each(OneModel::remove);
+            // Exits at once, without an orderly shutdown: a load may take long, and must not lose its libraries.
+            signal_hook::low_level::exit(0)
+        }
+        app = App::build(config, stages) => app?,
+    };
+    let (snapshot, deployer) = (app.catalog().snapshot(), Arc::clone(app.deployer()));
+    let bound = app.listen(addresses)?;
+    table::announce(&snapshot);
+    let (data, admin) = (shown(bound.data_addresses()), shown(bound.admin_addresses()));
+    let cores = available_cores();
+    if snapshot.models().is_empty() {
+        tracing::error!(data, admin, threads, %cores, "not ready: no model is served; leeway status says why");
+    } else {
+        let first = predict_url(bound.data_addresses(), is_encrypted, &snapshot);
+        tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
+    }
+    if let Some(one) = one_model {
+        one.announce(&snapshot, bound.data_addresses(), is_encrypted);
+    }
+    // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
+    drop(snapshot);
+    let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
+    limiter.spawn(keep_below_the_memory_limit).context("no thread could be started")?;
+    tell_systemd(NotifyState::Ready);
+    bound.run(signals).await?;
+    if deployer.is_loading() {
+        tracing::info!("stopped without waiting for a load that is still running");
+        one_model.into_iter().for_each(OneModel::remove);
+        // A load still uses the libraries, so they must not be unloaded.
+        signal_hook::low_level::exit(0)
+    }
+    Ok(())
 }
 
 /// Returns all addresses of a listener as a text.

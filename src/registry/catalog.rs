@@ -84,6 +84,7 @@ pub struct ServedVersion {
 
 /// The work that answers a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "versions are few, and every request reads the stages")]
 pub enum Work {
     /// The stages around an ONNX model.
     Pipeline(ServedPipeline),

@@ -156,8 +156,9 @@ impl Comparison<'_> {
                 let (e, f) = (expected.as_f64().unwrap_or(f64::NAN), found.as_f64().unwrap_or(f64::NAN));
                 let scale = e.abs().max(1.0);
                 let allowed = self.tolerance * scale;
-                // Written so that NaN is a difference.
-                if !((e - f).abs() <= allowed) {
+                let is_within = (e - f).abs() <= allowed;
+                // Nothing is within a distance of NaN.
+                if !is_within {
                     let message = || format!("{place} is {found}, expected {expected} ± {allowed}");
                     // Labels that are numbers are whole numbers in both.
                     let is_label = expected.is_i64() && found.is_i64();

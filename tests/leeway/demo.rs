@@ -17,9 +17,9 @@ fn demo(arguments: &[&str], temporary: &Path) -> Command {
 /// Returns the numbers of a version in the last table with this header.
 fn numbers(text: &str, version: &str) -> Vec<f64> {
     let rows = text.lines().filter(|line| line.split_whitespace().next() == Some(version));
-    let numbers =
+    let mut numbers =
         rows.filter_map(|row| row.split_whitespace().map(|cell| cell.parse().ok()).collect::<Option<Vec<_>>>());
-    numbers.last().unwrap_or_else(|| panic!("no row of version {version} in\n{text}"))
+    numbers.next_back().unwrap_or_else(|| panic!("no row of version {version} in\n{text}"))
 }
 
 /// Returns a text with each number, and the spaces before it, as `#`.

@@ -175,7 +175,7 @@ fn refused_rows_are_named_by_their_line() {
     let mut text = delimited(&penguins()[..300], ",");
     let bad = text.lines().count() + 1;
     text.push_str("Dream,long,18,190,3900,male,x\n");
-    text.push_str(&delimited(&penguins()[..100], ",").split_once('\n').unwrap().1);
+    text.push_str(delimited(&penguins()[..100], ",").split_once('\n').unwrap().1);
     text.push_str("Dream,39,18\n");
     let file = app.file("rows.csv", text);
     let (file, url) = (file.to_str().unwrap(), app.url());

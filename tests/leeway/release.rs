@@ -49,7 +49,7 @@ fn the_tag_the_version_and_the_changelog_of_a_release_have_to_agree() {
     let (status, text) = check("## 0.2.0 - 2026-12-01\n\n## 0.1.0\n\n- Old.\n", "v0.2.0");
     assert!(status == 1 && text.contains("the section 0.2.0 of CHANGELOG.md is empty"), "{text}");
     // A dry run of this checkout.
-    let (status, text) = step(&checkout(), &["check"]);
+    let (status, text) = step(checkout(), &["check"]);
     assert_eq!(status, 0, "{text}");
 }
 

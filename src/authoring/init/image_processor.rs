@@ -194,7 +194,7 @@ fn processor(file: &Map<String, Value>) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn check(file: Value, expected: std::result::Result<Value, &str>) {
+    fn check(file: &Value, expected: std::result::Result<Value, &str>) {
         let settings = image_settings(file.as_object().unwrap());
         let settings = settings.map(|settings| {
             let only = settings.into_iter().filter(|(key, ..)| !["scale", "mean", "deviation"].contains(key));
@@ -213,56 +213,56 @@ mod tests {
             file
         };
         check(
-            with(json!({ "image_processor_type": "ViTImageProcessor", "size": { "height": 224, "width": 224 } })),
+            &with(json!({ "image_processor_type": "ViTImageProcessor", "size": { "height": 224, "width": 224 } })),
             Ok(json!({ "size": [224, 224], "resize": "stretch", "filter": "bilinear" })),
         );
         check(
-            with(
+            &with(
                 json!({ "image_processor_type": "CLIPImageProcessor", "size": 224, "crop_size": 224, "resample": 3, "do_center_crop": true }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "shortest": 224, "filter": "bicubic" })),
         );
         check(
-            with(
+            &with(
                 json!({ "image_processor_type": null, "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875, "resample": 3 }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "shortest": 256, "filter": "bicubic" })),
         );
         check(
-            with(
+            &with(
                 json!({ "image_processor_type": null, "feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "do_center_crop": true }),
             ),
             Ok(json!({ "size": [224, 224], "resize": "crop", "stretch_to": [256, 256], "filter": "bilinear" })),
         );
         check(
-            with(json!({ "image_processor_type": "MobileViTImageProcessor", "size": { "shortest_edge": 288 },
+            &with(json!({ "image_processor_type": "MobileViTImageProcessor", "size": { "shortest_edge": 288 },
                 "crop_size": { "height": 256, "width": 256 }, "do_center_crop": true, "do_flip_channel_order": true })),
             Ok(json!({ "size": [256, 256], "resize": "crop", "shortest": 288, "filter": "bilinear", "colour": "bgr" })),
         );
         check(
-            with(json!({ "size": { "shortest_edge": 800, "longest_edge": 1333 } })),
+            &with(json!({ "size": { "shortest_edge": 800, "longest_edge": 1333 } })),
             Err("its size is that of each image"),
         );
         let bit = json!({ "image_processor_type": "BitImageProcessor", "size": 224 });
-        check(with(bit), Err("its size is that of each image"));
+        check(&with(bit), Err("its size is that of each image"));
         let levit = json!({ "image_processor_type": "LevitImageProcessor", "size": { "shortest_edge": 224 }, "do_center_crop": true });
-        check(with(levit), Err("the steps of the processor of Levit are not known here"));
-        check(with(json!({ "size": 224, "crop_pct": 0.9 })), Err("its key crop_pct has no counterpart"));
+        check(&with(levit), Err("the steps of the processor of Levit are not known here"));
+        check(&with(json!({ "size": 224, "crop_pct": 0.9 })), Err("its key crop_pct has no counterpart"));
         check(
-            with(json!({ "size": 224, "image_processor_type": null })),
+            &with(json!({ "size": 224, "image_processor_type": null })),
             Err("it does not name its processor (image_processor_type)"),
         );
         check(
-            with(json!({ "size": { "height": 8, "width": 8 }, "rescale_offset": true })),
+            &with(json!({ "size": { "height": 8, "width": 8 }, "rescale_offset": true })),
             Err("its key rescale_offset has no counterpart"),
         );
         check(
-            with(json!({ "size": { "height": 8, "width": 8 }, "new_step": 1 })),
+            &with(json!({ "size": { "height": 8, "width": 8 }, "new_step": 1 })),
             Err("its key new_step is not known here"),
         );
         let size = json!({ "height": 8, "width": 8 });
-        check(with(json!({ "size": size, "image_mean": null })), Err("it normalises, but has no image_mean"));
-        check(with(json!({ "size": size, "resample": null })), Err("it does not say its filter (resample)"));
+        check(&with(json!({ "size": size, "image_mean": null })), Err("it normalises, but has no image_mean"));
+        check(&with(json!({ "size": size, "resample": null })), Err("it does not say its filter (resample)"));
     }
 
     #[test]

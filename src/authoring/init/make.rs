@@ -87,12 +87,7 @@ impl fmt::Debug for Tools<'_> {
 pub fn draft(wanted: &ModelToMake<'_>, tools: Tools<'_>) -> Result<Draft, SetupError> {
     let files = ModelFiles::find(wanted.given)?;
     let name = wanted.name.clone().map_or_else(|| files.name(), Ok)?;
-    refuse_existing(&wanted.repository.join(name.as_str()))?;
-    std::fs::create_dir_all(wanted.repository).map_err(|error| at(wanted.repository, &error))?;
-    let repository = wanted.repository.canonicalize().map_err(|error| at(wanted.repository, &error))?;
-    let place = Staging::create(&repository)?;
-    let model = place.path().join(name.as_str());
-    std::fs::create_dir(&model).map_err(|error| at(&model, &error))?;
+    let (place, model) = new_folder(wanted.repository, &name)?;
     let staging = Staging::create(&model)?;
     let new = NewFiles { onnx: files.onnx.clone(), ..NewFiles::default() };
     stage_files(&new, &staging)?;
@@ -162,6 +157,16 @@ impl Draft {
     }
 }
 
+/// Makes the folder of a new model, which is not seen in the repository until it is complete.
+fn new_folder(repository: &Path, name: &ModelName) -> Result<(Staging, PathBuf), SetupError> {
+    refuse_existing(&repository.join(name.as_str()))?;
+    std::fs::create_dir_all(repository).map_err(|error| at(repository, &error))?;
+    let place = Staging::create(&repository.canonicalize().map_err(|error| at(repository, &error))?)?;
+    let model = place.path().join(name.as_str());
+    std::fs::create_dir(&model).map_err(|error| at(&model, &error))?;
+    Ok((place, model))
+}
+
 fn refuse_existing(model: &Path) -> Result<(), SetupError> {
     let shown = model.display();
     match model.symlink_metadata().is_ok() {
@@ -173,6 +178,7 @@ fn refuse_existing(model: &Path) -> Result<(), SetupError> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` needs")]
 fn refused(refusal: Refusal) -> SetupError {
     SetupError::Repository(refusal.to_string())
 }

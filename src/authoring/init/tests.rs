@@ -89,7 +89,7 @@ impl Known {
     }
 
     /// Returns the kinds of the first proposal, and its settings.
-    fn check(&self, preprocess: &str, postprocess: &str, settings: serde_json::Value) {
+    fn check(&self, preprocess: &str, postprocess: &str, settings: &serde_json::Value) {
         let first = &self.all()[0];
         assert_eq!((first.preprocess.kind, first.postprocess.kind), (preprocess, postprocess), "{first:?}");
         let of =
@@ -106,36 +106,36 @@ impl Known {
 fn a_classifier_is_recognised_by_the_names_in_its_graph() {
     let outputs = ["label: string ?", "probabilities: float32 ? 2"];
     let known = model(&["x: float32 ? 4"], &outputs).named("probabilities", &["a", "b"]);
-    known.check("tensor", "classifier", json!({ "scores": "probabilities", "multi_label": null }));
-    model(&["x: float32 ? 4"], &outputs).check("tensor", "tensor", json!({}));
+    known.check("tensor", "classifier", &json!({ "scores": "probabilities", "multi_label": null }));
+    model(&["x: float32 ? 4"], &outputs).check("tensor", "tensor", &json!({}));
     let outputs = ["label: int64 ? 2", "probabilities: float32 ? 2"];
     let known = model(&["x: float32 ? 4"], &outputs).named("probabilities", &["a", "b"]);
-    known.check("tensor", "classifier", json!({ "multi_label": true }));
+    known.check("tensor", "classifier", &json!({ "multi_label": true }));
 }
 
 #[test]
 fn numbers_and_anomalies_are_recognised_by_the_names_of_outputs() {
-    model(&["x: float32 ? 4"], &["variable: float32 ? 1"]).check("tensor", "regressor", json!({}));
-    model(&["x: float32 ? 4"], &["variable: float32 ? 3"]).check("tensor", "tensor", json!({}));
-    model(&["x: float32 ? 4"], &["y: float32 ? 1"]).check("tensor", "tensor", json!({}));
+    model(&["x: float32 ? 4"], &["variable: float32 ? 1"]).check("tensor", "regressor", &json!({}));
+    model(&["x: float32 ? 4"], &["variable: float32 ? 3"]).check("tensor", "tensor", &json!({}));
+    model(&["x: float32 ? 4"], &["y: float32 ? 1"]).check("tensor", "tensor", &json!({}));
     let known = model(&["x: float32 ? 4"], &["y: float32 ?"]).operators("y", &["Reshape", "TreeEnsembleRegressor"]);
-    known.check("tensor", "regressor", json!({}));
+    known.check("tensor", "regressor", &json!({}));
     let outputs = ["label: int64 ? 1", "scores: float32 ? 1"];
-    model(&["x: float32 ? 4"], &outputs).check("tensor", "anomaly", json!({ "output": "scores" }));
+    model(&["x: float32 ? 4"], &outputs).check("tensor", "anomaly", &json!({ "output": "scores" }));
     let known = model(&["x: float32 ? 4"], &outputs).operators("scores", &["LinearClassifier"]);
-    known.check("tensor", "tensor", json!({}));
+    known.check("tensor", "tensor", &json!({}));
 }
 
 #[test]
 fn a_network_is_a_classifier_only_if_its_classes_have_names() {
     let network = |last: &str| model(&["x: float32 ? 4"], &["y: float32 ? 3"]).operators("y", &[last]);
-    network("Softmax").check("tensor", "tensor", json!({}));
-    network("Softmax").metadata(&[], 3).check("tensor", "classifier", json!({ "scores": "probabilities" }));
-    network("Gemm").metadata(&[], 3).check("tensor", "classifier", json!({ "scores": "logits" }));
+    network("Softmax").check("tensor", "tensor", &json!({}));
+    network("Softmax").metadata(&[], 3).check("tensor", "classifier", &json!({ "scores": "probabilities" }));
+    network("Gemm").metadata(&[], 3).check("tensor", "classifier", &json!({ "scores": "logits" }));
     assert_eq!(network("Gemm").metadata(&[], 3).all()[0].guesses(), ["postprocess.scores"]);
-    network("Gemm").metadata(&[], 4).check("tensor", "tensor", json!({}));
+    network("Gemm").metadata(&[], 4).check("tensor", "tensor", &json!({}));
     // Sigmoid may be one of several labels, or one of several classes.
-    network("Sigmoid").metadata(&[], 3).check("tensor", "tensor", json!({}));
+    network("Sigmoid").metadata(&[], 3).check("tensor", "tensor", &json!({}));
     let hint = &network("Softmax").all()[0].postprocess.hints[0];
     assert!(hint.lines.contains(&"scores = \"probabilities\"".to_owned()), "{hint:?}");
 }
@@ -144,28 +144,28 @@ fn a_network_is_a_classifier_only_if_its_classes_have_names() {
 fn inputs_of_one_element_are_columns() {
     let inputs = ["age: float32 ? 1", "plan: string ? 1"];
     let mut known = model(&inputs, &["variable: float32 ? 1"]);
-    known.check("tabular", "regressor", json!({ "columns": null }));
+    known.check("tabular", "regressor", &json!({ "columns": null }));
     let column = |name: &str, has_missing| TableColumn { name: name.to_owned(), has_missing };
     known.columns = Some(vec![column("age", true), column("plan", true)]);
     known.check(
         "tabular",
         "regressor",
-        json!({ "columns": [{ "name": "age", "missing": "nan" }, { "name": "plan" }] }),
+        &json!({ "columns": [{ "name": "age", "missing": "nan" }, { "name": "plan" }] }),
     );
     assert_eq!(known.all()[0].guesses(), ["preprocess.columns"]);
-    model(&["text: string ? 1"], &["y: float32 ? 1"]).check("tabular", "tensor", json!({}));
-    model(&["age: float32 ? 1", "pixels: float32 ? 8"], &["y: float32 ? 1"]).check("tensor", "tensor", json!({}));
+    model(&["text: string ? 1"], &["y: float32 ? 1"]).check("tabular", "tensor", &json!({}));
+    model(&["age: float32 ? 1", "pixels: float32 ? 8"], &["y: float32 ? 1"]).check("tensor", "tensor", &json!({}));
 }
 
 #[test]
 fn columns_of_one_input_need_names() {
     let mut known = model(&["x: float32 ? 2"], &["y: float32 ? 1"]);
-    known.check("tensor", "tensor", json!({}));
+    known.check("tensor", "tensor", &json!({}));
     let columns = Some(vec!["b".to_owned(), "a".to_owned()]);
     known.files.mlflow = Some(MlflowModel { columns, ..MlflowModel::default() });
-    known.check("tabular", "tensor", json!({ "columns": [{ "name": "b" }, { "name": "a" }] }));
+    known.check("tabular", "tensor", &json!({ "columns": [{ "name": "b" }, { "name": "a" }] }));
     known.files.mlflow = Some(MlflowModel { columns: Some(vec!["a".to_owned()]), ..MlflowModel::default() });
-    known.check("tensor", "tensor", json!({}));
+    known.check("tensor", "tensor", &json!({}));
 }
 
 const TOKENS: [&str; 2] = ["input_ids: int64 ? ?", "attention_mask: int64 ? ?"];
@@ -178,25 +178,25 @@ fn a_transformer_with_its_tokenizer_takes_texts() {
     known.check(
         "text",
         "classifier",
-        json!({ "scores": "logits", "labels": ["NEGATIVE", "POSITIVE"], "max_tokens": 512, "too_long": "truncate" }),
+        &json!({ "scores": "logits", "labels": ["NEGATIVE", "POSITIVE"], "max_tokens": 512, "too_long": "truncate" }),
     );
     assert_eq!(known.all()[0].files, [PathBuf::from("tokenizer.json")]);
     let mut several = config.clone();
     several["problem_type"] = json!("multi_label_classification");
     let known = model(&TOKENS, &["logits: float32 ? 2"]).hugging_face(several);
-    known.check("text", "classifier", json!({ "multi_label": true }));
+    known.check("text", "classifier", &json!({ "multi_label": true }));
     let mut one = config.clone();
     one["id2label"] = json!({ "0": "LABEL_0" });
-    model(&TOKENS, &["logits: float32 ? 1"]).hugging_face(one).check("text", "regressor", json!({}));
+    model(&TOKENS, &["logits: float32 ? 1"]).hugging_face(one).check("text", "regressor", &json!({}));
     let mut tokens = config.clone();
     tokens["architectures"] = json!(["BertForTokenClassification"]);
     let known = model(&TOKENS, &["logits: float32 ? ? 2"]).hugging_face(tokens);
-    known.check("text", "token-classifier", json!({ "scores": "logits" }));
+    known.check("text", "token-classifier", &json!({ "scores": "logits" }));
     // A decoder takes more than tokens.
     let inputs = [TOKENS[0], "past: float32 ? 2"];
-    model(&inputs, &["logits: float32 ? ? 9"]).hugging_face(config).check("tensor", "tensor", json!({}));
+    model(&inputs, &["logits: float32 ? ? 9"]).hugging_face(config).check("tensor", "tensor", &json!({}));
     let without = model(&TOKENS, &["logits: float32 ? 2"]);
-    without.check("tensor", "tensor", json!({}));
+    without.check("tensor", "tensor", &json!({}));
     assert!(without.all()[0].preprocess.hints[0].text.contains("put the model's tokenizer.json beside"));
 }
 
@@ -205,7 +205,7 @@ fn many_labels_are_read_from_their_file() {
     let labels: BTreeMap<String, String> = (0..1_000).map(|class| (class.to_string(), format!("c{class}"))).collect();
     let config = json!({ "architectures": ["BertForSequenceClassification"], "id2label": labels });
     let known = model(&TOKENS, &["logits: float32 ? 1000"]).hugging_face(config);
-    known.check("text", "classifier", json!({ "labels": "config.json" }));
+    known.check("text", "classifier", &json!({ "labels": "config.json" }));
     assert_eq!(known.all()[0].files, [PathBuf::from("tokenizer.json"), PathBuf::from("config.json")]);
 }
 
@@ -213,7 +213,7 @@ fn many_labels_are_read_from_their_file() {
 fn vectors_of_tokens_are_pooled_only_as_sentence_transformers_says() {
     let outputs = ["last_hidden_state: float32 ? ? 8"];
     let mut known = model(&TOKENS, &outputs).hugging_face(json!({ "architectures": ["BertModel"] }));
-    known.check("text", "tensor", json!({}));
+    known.check("text", "tensor", &json!({}));
     assert!(known.all()[0].postprocess.hints[0].lines.contains(&"kind = \"embedding\"".to_owned()));
     let module = |kind: &str| json!({ "type": format!("sentence_transformers.models.{kind}") });
     let modules = json!([module("Transformer"), module("Pooling"), module("Normalize")]);
@@ -224,7 +224,7 @@ fn vectors_of_tokens_are_pooled_only_as_sentence_transformers_says() {
         prompts: serde_json::from_value(prompts).unwrap(),
         ..known.files.hugging_face
     };
-    known.check("text", "embedding", json!({ "pooling": "mean", "normalise": true }));
+    known.check("text", "embedding", &json!({ "pooling": "mean", "normalise": true }));
     assert!(known.all()[0].preprocess.hints[0].text.contains("puts the prompt \"query\""));
     // Without the preprocessor of texts, padding would count.
     assert!(
@@ -235,22 +235,22 @@ fn vectors_of_tokens_are_pooled_only_as_sentence_transformers_says() {
     );
     let outputs = ["token_embeddings: float32 ? ? 8", "sentence_embedding: float32 ? 8"];
     let known = model(&TOKENS, &outputs).hugging_face(json!({}));
-    known.check("text", "embedding", json!({ "output": "sentence_embedding", "normalise": false, "pooling": null }));
+    known.check("text", "embedding", &json!({ "output": "sentence_embedding", "normalise": false, "pooling": null }));
 }
 
 #[test]
 fn images_are_prepared_only_as_a_file_says() {
     let mut known = model(&["x: float32 ? 3 8 8"], &["logits: float32 ? 2"]);
-    known.check("tensor", "tensor", json!({}));
+    known.check("tensor", "tensor", &json!({}));
     assert!(known.all()[0].preprocess.hints[0].text.contains("nothing says how images are prepared"));
     let processor = json!({ "image_processor_type": "ViTImageProcessor", "size": { "height": 8, "width": 8 }, "resample": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5] });
     known.files.hugging_face.image_processor = processor.as_object().cloned();
     let labels = json!({ "0": "cat", "1": "dog" });
     let known = known.hugging_face(json!({ "architectures": ["ViTForImageClassification"], "id2label": labels }));
-    known.check("image", "classifier", json!({ "size": [8, 8], "mean": [0.5, 0.5, 0.5], "labels": ["cat", "dog"] }));
+    known.check("image", "classifier", &json!({ "size": [8, 8], "mean": [0.5, 0.5, 0.5], "labels": ["cat", "dog"] }));
     // The model takes another size.
     let other = Known { signature: model(&["x: float32 ? 3 9 9"], &["logits: float32 ? 2"]).signature, ..known };
-    other.check("tensor", "tensor", json!({}));
+    other.check("tensor", "tensor", &json!({}));
 }
 
 #[test]
@@ -260,17 +260,17 @@ fn the_layout_of_a_detector_is_taken_from_its_metadata_and_shape() {
         model(&["images: float32 1 3 64 64"], &[&format!("output0: float32 1 {output}")]).metadata(&metadata, 2)
     };
     let detect = [("task", "detect")];
-    of("6 84", &detect).check("image", "detector", json!({ "layout": "yolov8", "fill": 114, "resize": "fit" }));
-    of("5040 7", &[]).check("image", "detector", json!({ "layout": "yolov5" }));
-    of("300 6", &[("task", "detect"), ("end2end", "True")]).check("image", "detector", json!({ "layout": "yolov10" }));
+    of("6 84", &detect).check("image", "detector", &json!({ "layout": "yolov8", "fill": 114, "resize": "fit" }));
+    of("5040 7", &[]).check("image", "detector", &json!({ "layout": "yolov5" }));
+    of("300 6", &[("task", "detect"), ("end2end", "True")]).check("image", "detector", &json!({ "layout": "yolov10" }));
     // RT-DETR has the same shape, but other boxes.
-    of("300 6", &detect).check("image", "tensor", json!({}));
-    of("40 84", &[("task", "segment")]).check("image", "tensor", json!({}));
+    of("300 6", &detect).check("image", "tensor", &json!({}));
+    of("40 84", &[("task", "segment")]).check("image", "tensor", &json!({}));
     let classify = of("2", &[("task", "classify")]).operators("output0", &["Softmax"]);
-    classify.check("image", "classifier", json!({ "scores": "probabilities", "resize": "crop" }));
+    classify.check("image", "classifier", &json!({ "scores": "probabilities", "resize": "crop" }));
     // Without metadata, the layout is only a hint.
     let unnamed = model(&["images: float32 1 3 64 64"], &["y: float32 1 84 7"]);
-    unnamed.check("tensor", "tensor", json!({}));
+    unnamed.check("tensor", "tensor", &json!({}));
     assert!(unnamed.all()[0].postprocess.hints[0].lines.contains(&"layout = \"yolox\"".to_owned()));
 }
 

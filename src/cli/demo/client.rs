@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use ureq::http::Response;
 
 use super::folder::MODEL;
-use super::metrics::Metrics;
 use super::penguins::Penguin;
 use crate::api::feedback::{Outcome, Report, Taken};
 use crate::api::routes::ADMIN_API;
+use crate::cli::metrics_text::Metrics;
 use crate::config::ListenAddress;
 
 /// Timeout of a request. It is long, because a change may have to load a version first.
@@ -70,7 +70,7 @@ impl Client {
     /// Reads the metrics.
     pub(super) fn metrics(&self) -> Result<Metrics> {
         let mut response = self.agent.get(format!("http://{}/metrics", self.data)).call()?;
-        Ok(Metrics(response.body_mut().read_to_string()?))
+        Ok(Metrics::parse(&response.body_mut().read_to_string()?))
     }
 
     /// Reads from the admin API.

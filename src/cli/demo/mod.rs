@@ -3,7 +3,7 @@
 //!
 //! - `story.rs` tells it, step by step. All numbers in it are the server's own: from its metrics and its admin API.
 //! - `penguins.rs` has the labelled rows, and `traffic.rs` sends them at a steady rate.
-//! - `client.rs` sends the requests, and `metrics.rs` reads the metrics.
+//! - `client.rs` sends the requests.
 //! - `folder.rs` has the temporary folder with the models and the state of the server.
 //!
 //! The model, the canary and the rows are part of the program: some 60 kB, so that the demo is the same whether Leeway comes
@@ -11,7 +11,6 @@
 
 mod client;
 mod folder;
-mod metrics;
 mod penguins;
 mod story;
 mod traffic;

@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 
 use super::client::Client;
 use super::folder::{CANARY, DemoFolder, MODEL, VERSION, add_canary};
-use super::metrics::Metrics;
 use super::penguins::Penguin;
 use super::traffic::{Source, Traffic};
 use crate::api::admin::{ChangeOutcome, History, HistoryQuery, ModelDrift, Overview, RollbackChange, TrafficChange};
+use crate::cli::metrics_text::Metrics;
 use crate::cli::table_cells::words;
 use crate::cli::terminal;
 use crate::pipeline::Object;

@@ -264,7 +264,9 @@ fn flatten<'a>(name: Cow<'a, str>, json: &'a RawValue, cells: &mut Vec<Cell<'a>>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::authoring::Place;
@@ -274,7 +276,7 @@ mod tests {
 
     impl Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -296,7 +298,7 @@ mod tests {
             output.write(&outcome).unwrap();
         }
         output.finish().unwrap();
-        let text = kept.0.lock().unwrap().clone();
+        let text = kept.0.lock().clone();
         String::from_utf8(text).unwrap()
     }
 
