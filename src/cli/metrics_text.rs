@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// Beginning of the names of Leeway's metrics. Names are used without it here.
-const PREFIX: &str = "leeway_";
+/// Beginning of the names of Leeway's metrics, before an underscore. The commands use the names without it.
+const PREFIX: &str = "leeway";
 
 /// The series of a scrape.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Sample {
     }
 
     fn parse(line: &str) -> Option<Sample> {
-        let line = line.strip_prefix(PREFIX)?;
+        let line = line.strip_prefix(PREFIX)?.strip_prefix('_')?;
         let end = line.find(['{', ' '])?;
         let (name, mut rest) = line.split_at(end);
         let mut labels = Vec::new();

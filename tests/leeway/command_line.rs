@@ -1,6 +1,6 @@
 //! The commands that ask a running server: addresses, tables in a terminal, exit codes, completions and manual pages.
 
-use crate::harness::{Repository, Server, TENSOR_STAGES, leeway, run};
+use crate::harness::{Repository, Server, TENSOR_STAGES, held_out, leeway, run};
 
 fn server(repository: &Repository) -> Server {
     Server::start(repository.path(), &[("LEEWAY_REPOSITORY__POLL_INTERVAL_MS", "0")])
@@ -51,6 +51,37 @@ fn the_tables_fit_a_terminal_of_80_columns() {
     table(&["drift", "digits", "--window", "1h"]);
     table(&["drift", "digits", "--feature", "pixels[20]"]);
     table(&["history", "digits"]);
+}
+
+#[test]
+fn the_numbers_of_a_server_are_shown() {
+    let repository = Repository::new().with_shipped("digits", &[2]);
+    let server = server(&repository);
+    let rows = repository.path().join("rows.jsonl");
+    let instances = held_out("digits")["instances"].as_array().unwrap()[..50].to_vec();
+    std::fs::write(&rows, instances.iter().map(|instance| format!("{instance}\n")).collect::<String>()).unwrap();
+    let url = server.url("");
+    let (code, said) = run(&mut leeway(&["predict", "digits", rows.to_str().unwrap(), "--server", &url]));
+    assert!(code == 0 && said.contains("50 rows in"), "{said}");
+    // The cells of the first row behind its first cells, which say which it is.
+    let row = |arguments: &[&str], first: &[&str]| {
+        let (code, said) = say(&server, arguments);
+        assert_eq!(code, 0, "{said}");
+        let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+        let found = lines.iter().find_map(|cells| cells.strip_prefix(first));
+        found.unwrap_or_else(|| panic!("{first:?}: {said}")).iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()
+    };
+    let is_time = |cell: &str| cell.trim_end_matches('!').parse::<f64>().is_ok_and(|time| time > 0.0);
+    let status = row(&["status"], &["2", "100%", "loaded"]);
+    assert_eq!(status[..3], ["1", "0", "0"], "requests, errors and shed");
+    assert!(is_time(&status[3]) && status[4..] == ["too", "few", "-"], "{status:?}");
+    assert_eq!(
+        row(&["top", "--once", "--interval", "1"], &["digits", "budget"]),
+        ["15", "20", "100", "100", "20", "200"]
+    );
+    let traffic = row(&["top", "--once", "--interval", "1"], &["digits", "2", "100%"]);
+    assert!(traffic[..4] == ["0.0", "0.0", "0.0", "0"] && is_time(&traffic[4]), "{traffic:?}");
+    assert_eq!(row(&["outcomes", "digits"], &["2"])[..2], ["50", "0"]);
 }
 
 #[test]
