@@ -125,6 +125,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     client_timeout: None,
                     priority: Priority::Normal,
                     media_type: None,
+                    notes: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();
                 let body = pin!(async {

@@ -163,7 +163,7 @@ async fn embedded_texts_are_classified_as_by_hand() {
 
     // As a column, over the Open Inference Protocol.
     let metadata = app.get("/v2/models/tag").await.json();
-    assert_eq!(metadata["platform"], "leeway_chain");
+    assert_eq!(metadata["platform"], "ensemble");
     let input =
         json!({ "name": metadata["inputs"][0]["name"], "datatype": "BYTES", "shape": [1], "data": [instances[0]] });
     let answer = app.predict("/v2/models/tag/infer", json!({ "inputs": [input] }).to_string()).await;
@@ -241,7 +241,7 @@ async fn a_chain_is_described_like_a_model() {
     let status = app.admin_get("/admin/v1/models/tag").await.json();
     assert_eq!(status["versions"][0]["remarks"], json!(["a chain of the steps embed (sentences), topics (topics)"]));
     assert_eq!(app.get("/v1/models/tag/metadata").await.status, 200);
-    assert_eq!(app.get("/v2/models/tag/config").await.json()["backend"], "leeway_chain");
+    assert_eq!(app.get("/v2/models/tag/config").await.json()["backend"], "ensemble");
     assert_eq!(app.get("/v2/models/tag/ready").await.status, 200);
     assert_eq!(app.get("/v2/models/tag/stats").await.status, 200);
 }

@@ -1027,7 +1027,7 @@ async fn a_chain_is_called_like_a_model() {
     let client = Client::of(&app).await;
     let asked = ModelMetadataRequest { name: "tag".to_owned(), version: String::new() };
     let metadata: ModelMetadataResponse = client.ask("ModelMetadata", asked).await.unwrap();
-    assert_eq!(metadata.platform, "leeway_chain");
+    assert_eq!(metadata.platform, "ensemble");
     let text = "cancelled as Monday";
     let mut column = input(&metadata.inputs[0].name, "BYTES", &[1]);
     let contents = InferTensorContents { bytes_contents: vec![text.to_owned().into()], ..Default::default() };

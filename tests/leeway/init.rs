@@ -43,7 +43,7 @@ async fn files_of_many_exporters_are_served_without_an_edit() {
         ("independent/isolation_forest", "tensor", "anomaly"),
         ("independent/transformer", "tensor", "tensor"),
         ("independent/small_cnn", "tensor", "tensor"),
-        ("multi/ovr_multi_label", "tensor", "classifier"),
+        ("multi/ovr_multi_label", "tensor", "tensor"),
         ("signatures/voice", "tensor", "tensor"),
     ];
     for (file, preprocess, postprocess) in files {

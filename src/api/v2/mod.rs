@@ -29,5 +29,5 @@ pub const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "pa
 /// Name of the platform in the metadata of a model.
 pub const PLATFORM: &str = "onnx_onnxv1";
 
-/// Format of chains, whose steps are other models.
-pub const PLATFORM_OF_CHAINS: &str = "leeway_chain";
+/// Platform of chains, whose steps are other models: the word that Triton has for them.
+pub const PLATFORM_OF_CHAINS: &str = "ensemble";
