@@ -75,7 +75,7 @@ fn with_errors_only_what_went_wrong_has_a_line_and_every_sample_has_it() {
     assert_eq!(paths(&[("LEEWAY_LOG__ACCESS", "errors")]), ["/predict", "/nowhere"]);
     // A sample so small that it contains nothing.
     assert_eq!(
-        paths(&[("LEEWAY_LOG__ACCESS", "all"), ("LEEWAY_LOG__ACCESS_SAMPLE", "1e-12")]),
+        paths(&[("LEEWAY_LOG__ACCESS", "all"), ("LEEWAY_LOG__ACCESS_SAMPLE", "0.000000000001")]),
         ["/predict", "/nowhere"]
     );
     assert!(paths(&[]).is_empty());

@@ -51,7 +51,7 @@ fn the_demo_shows_a_worse_canary_a_rollback_drift_and_accuracy() {
     let until = text.find("The outcomes show it").unwrap();
     assert_eq!(numbers(&text[..until], "2").last(), Some(&0.99), "{text}");
     assert!(text.contains("version 3 is worse than version 2"), "{text}");
-    assert!(text.contains("of the last 600 predictions, 264 were right"), "{text}");
+    assert!(text.contains("264 of the last 600 predictions were right"), "{text}");
 
     assert!(text.contains("2=70 3=30 -> 2=100"), "{text}");
     for feature in ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"] {

@@ -262,7 +262,7 @@ fn what_ends_the_start_is_a_line_of_the_log() {
 /// An incident starts with the question which program runs, and with which settings.
 #[test]
 fn the_first_line_of_the_log_says_which_programs_run_and_with_which_files() {
-    let repository = Repository::of("echo_float32");
+    let repository = Repository::of("echo_float32").with_shipped("digits", &[2]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leeway.toml");
     std::fs::write(&file, "[log]\nformat = \"json\"\n").unwrap();
@@ -278,8 +278,8 @@ fn the_first_line_of_the_log_says_which_programs_run_and_with_which_files() {
         let first = lines.next().unwrap();
         let said = |line: serde_json::Value| line["message"].as_str().unwrap().to_owned();
         let ready = lines.map(said).find(|said| said.starts_with("ready: POST http://127.0.0.1:")).unwrap();
-        // There is no default model.
-        assert!(ready.ends_with("/v1/models/echo_float32:predict"), "{ready}");
+        // Of several models, none is the default.
+        assert!(ready.ends_with("/v1/models/digits:predict"), "{ready}");
         first
     };
     let line = first_line(true);

@@ -90,15 +90,17 @@ impl Story {
 
     fn traffic_with_labels(&mut self, source: &Source) -> Result<()> {
         let (data, example) = (&self.server.data, source.example()?);
-        let (columns, rest) = example.split_at(example.find("\"flipper").unwrap_or(example.len()));
+        // A terminal has 80 columns.
+        let break_before = |row: String, column| row.replace(column, &format!("\n         {column}"));
+        let example = ["\"bill_depth", "\"body_mass"].into_iter().fold(example, break_before);
         write!(
             self.out,
             "\n2. Traffic, and labels\n\n   \
              $ curl http://{data}/v1/models/{MODEL}:predict \\\n       \
              -H 'content-type: application/json' \\\n       \
-             -d '{{\"instances\":[{columns}\n         {rest}]}}'\n\n   \
-             Each prediction has an id. When the true species is known, it is sent back with\n   \
-             the id (POST /feedback), so that the server knows how often it was right.\n\n"
+             -d '{{\"instances\":[{example}]}}'\n\n   \
+             Each prediction has an id. When the true species is known, it is sent back\n   \
+             with the id (POST /feedback): so the server knows how often it was right.\n\n"
         )?;
         self.send(source, |penguin| penguin)?;
         let metrics = self.server.metrics()?;
@@ -131,9 +133,9 @@ impl Story {
         write!(
             self.out,
             "\n3. A canary that is worse\n\n   \
-             Somebody trains the model again, and its test says 0.99, as before. But training\n   \
-             had the body mass in kilograms, and requests have it in grams. Nobody has seen\n   \
-             that. Version {CANARY} gets {CANARY_PERCENT:.0}% of the requests:\n\n   \
+             Somebody trains the model again, and its test says 0.99, as before. But the\n   \
+             training had the body mass in kilograms, and requests have it in grams.\n   \
+             Nobody has seen that. Version {CANARY} gets {CANARY_PERCENT:.0}% of the requests:\n\n   \
              $ leeway traffic {MODEL} {VERSION}={:.0} {CANARY}={CANARY_PERCENT:.0} --reason \"trained again\"\n\n",
             100.0 - CANARY_PERCENT
         )?;
@@ -173,8 +175,8 @@ impl Story {
         write!(
             self.out,
             "\n5. Drift\n\n   \
-             The app that sends the requests is updated: it sends lengths in centimetres now.\n   \
-             Every request is still valid, and gets an answer.\n\n"
+             The app that sends the requests is updated: it sends lengths in centimetres\n   \
+             now. Every request is still valid, and gets an answer.\n\n"
         )?;
         let before = Counts::of(&self.server.metrics()?, VERSION);
         self.send(source, Penguin::in_centimetres)?;
@@ -183,11 +185,11 @@ impl Story {
         let are = if drifted.len() == 1 { "feature has" } else { "features have" };
         writeln!(
             self.out,
-            "\n   {} {are} drifted. That needs no labels, which often come late. They confirm\n   \
-             that: of the last {:.0} predictions, {:.0} were right.",
+            "\n   {} {are} drifted. That needs no labels, which often come late. Here,\n   \
+             they confirm it: {:.0} of the last {:.0} predictions were right.",
             drifted.len(),
-            lately.labels,
-            lately.correct
+            lately.correct,
+            lately.labels
         )?;
         Ok(())
     }
@@ -282,7 +284,7 @@ pub(super) fn end(kept: Option<&Path>, told: Result<()>) -> Result<()> {
         None => writeln!(out, "\nThe server has stopped, and its files are removed.\n")?,
         Some(folder) => writeln!(
             out,
-            "\nThe server has stopped. Its files are kept. To serve them again, with their history:\n\n  \
+            "\nThe server has stopped. Its files are kept; to serve them, with their history:\n\n  \
              LEEWAY_STATE__URL=sqlite:{0}/leeway.db leeway serve --models {0}/models\n",
             folder.display()
         )?,
