@@ -72,6 +72,10 @@ fn the_table_is_what_is_rendered() {
     let _classifier = seen(&monitor, "1", classes(), &judged);
     let values = [1.0, 2.0].map(Observation::Value);
     let _regressor = seen(&monitor, "2", values, &(Predicted::Value(1.0), Truth::Value(1.5)));
+    let labels = VersionLabels { model: "look".into(), version: "1".into(), sha256: "cd".into(), provider: "chain" };
+    let spec = MonitoringSpec { steps: vec!["detect".to_owned()], ..MonitoringSpec::default() };
+    let chain = monitor.version(labels, LatencyBudget::DEFAULT, spec);
+    chain.step(0, &Timings::default(), true);
     monitor.server().count_api_keys(["mobile"].into_iter());
     monitor.server().record_tls("http");
     let text = monitor.render();
