@@ -50,7 +50,8 @@ async fn instances_that_a_chain_makes_count_as_memory_of_requests() {
     let repository = Repository::of("echo_float32").with("table", 1, "table", PLAIN);
     let steps = step("echo_float32", "input = \"request.numbers\"")
         + &step("table", "input = { age = \"request.age\", country = \"request.text\" }");
-    let mut config = with_chain(repository, "chain", &steps).config();
+    let repository = with_chain(repository, "chain", &steps);
+    let mut config = repository.config();
     config.http.body_limit_bytes = (1 << 20).try_into().unwrap();
     config.http.body_memory_bytes = Some((3 << 20).try_into().unwrap());
     let app = TestApp::with(config).await;
@@ -151,7 +152,8 @@ async fn models_that_cannot_run_crops_are_refused_when_the_chain_is_published() 
     let app = TestApp::with(repository.config()).await;
     for (name, _, problem) in &chains {
         let view = app.get(&format!("/v1/models/{name}")).await.json();
-        assert!(view["reason"].as_str().unwrap_or_default().starts_with(problem), "{name}: {view}");
+        let overview = app.admin_get("/admin/v1/models").await.text;
+        assert!(view["reason"].as_str().unwrap_or_default().starts_with(problem), "{name}: {view} {overview}");
     }
     let eight = app.predict("/v1/models/eight:predict", with_images(&[&coloured(32, 32)])).await.predictions();
     assert_eq!(eight[0]["detections"].as_array().unwrap().len(), 8);
@@ -168,12 +170,12 @@ async fn a_promotion_that_would_take_a_chain_out_of_service_is_refused() {
     assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
     const PROMOTE: &str = "/admin/v1/models/plus/promote";
     let refused = app.admin_post(PROMOTE, json!({ "version": 2 })).await;
-    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert_eq!(refused.status, 422, "{}", refused.text);
     let expected = "it would take the chain chain out of service: steps[1] (plus): input: echo_float32: it has 2 values, and \
          512 are expected (model plus version 2); change its model.toml first";
     assert!(detail(&refused).starts_with(expected), "{}", refused.text);
     let shares = json!({ "shares": { "1": 90, "2": 10 } });
-    assert_eq!(app.admin_put("/admin/v1/models/plus/traffic", shares).await.status, 409);
+    assert_eq!(app.admin_put("/admin/v1/models/plus/traffic", shares).await.status, 422);
     assert_eq!(ask().await.predictions(), json!([[2.0, 3.0]]));
 
     // A chain that names its version does not follow the traffic, and keeps the version.
@@ -192,7 +194,7 @@ async fn a_promotion_that_would_take_a_chain_out_of_service_is_refused() {
     assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
     assert_eq!(app.admin_post(PROMOTE, json!({ "version": 3 })).await.status, 200);
     let kept = app.admin_post("/admin/v1/models/plus/versions/1/unload", json!({})).await;
-    assert_eq!(kept.status, 409, "{}", kept.text);
+    assert_eq!(kept.status, 422, "{}", kept.text);
     assert!(detail(&kept).contains("it is named by a step of the chain chain"), "{}", kept.text);
     assert_eq!(ask().await.predictions(), json!([[2.0, 3.0]]));
 }
@@ -201,7 +203,8 @@ async fn a_promotion_that_would_take_a_chain_out_of_service_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_takes_every_form_of_a_request() {
     let steps = step("plus", "") + &step("plus", "name = \"again\"\ninput = \"plus\"");
-    let mut config = with_chain(Repository::new().with("plus", 1, "plus_1", PLAIN), "chain", &steps).config();
+    let repository = with_chain(Repository::new().with("plus", 1, "plus_1", PLAIN), "chain", &steps);
+    let mut config = repository.config();
     config.repository.default_model = Some("chain".parse().unwrap());
     let app = TestApp::with(config).await;
     let (rows, expected) = (json!([[1.0, 2.0], [3.0, 4.0]]), json!([[3.0, 4.0], [5.0, 6.0]]));

@@ -394,7 +394,7 @@ async fn chains_that_cannot_run_say_what_to_change() {
     let app = TestApp::with(repository.config()).await;
     for (name, _, problem) in &chains {
         let view = app.get(&format!("/v1/models/{name}")).await.json();
-        assert_eq!(view["ready"], false, "{name}");
+        assert_eq!(view["ready"], false, "{name}: {view}");
         assert!(view["reason"].as_str().unwrap().contains(problem), "{name}: {view}");
         let refused = app.predict(&format!("/v1/models/{name}:predict"), "{\"instances\": [1]}").await;
         assert_eq!(refused.status, 503, "{name}: {}", refused.text);
@@ -413,7 +413,8 @@ async fn a_new_version_of_a_step_drops_no_request() {
     let repository = Repository::of("echo_float32").with("plus", 1, "plus_1", PLAIN);
     repository.add("plus", 2, "plus_2");
     let pinned = steps.clone() + "version = 1\n";
-    let mut config = with_chain(with_chain(repository, "chain", &steps), "pinned", &pinned).config();
+    let repository = with_chain(with_chain(repository, "chain", &steps), "pinned", &pinned);
+    let mut config = repository.config();
     config.repository.newest_versions = 0;
     let app = TestApp::with(config).await;
     let body = json!({ "instances": [[1.0, 2.0]] }).to_string();

@@ -112,7 +112,6 @@ fn a_refusal_says_why_and_leaves_nothing_behind() {
         (folder.path().to_owned(), "there is no .onnx file in this folder"),
         (data("classes/classes.json"), "not an ONNX file"),
         (data("operators/add_one.onnx"), "custom_operators"),
-        (data("models/crash.onnx"), "no settings were found with which this model can be served"),
     ] {
         let (status, output) = init(&repository, &given, &["--name", "new"]);
         assert_eq!(status, 1, "{}: {output}", given.display());

@@ -168,7 +168,7 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
             |repository| write(repository, "bad/model.toml", "[preprocess]\nkind = \"tenser\"\n"),
             |repository| write(repository, "bad/model.toml", PLAIN),
             "its model.toml is wrong",
-            "model.toml: postprocess: this key is required",
+            "model.toml: [postprocess] is missing",
         ),
         (
             |repository| write(repository, "bad/model.toml", PLAIN.replacen("tensor", "tenser", 1)),

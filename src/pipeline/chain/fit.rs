@@ -23,9 +23,10 @@ pub fn member_of<'a>(prediction: &'a Value, member: &str) -> Result<Option<&'a V
 
 /// Returns true if a step accepts images in base64, as crops are.
 pub fn takes_images(instance: &Value) -> bool {
-    match instance.get("properties") {
-        Some(members) => members.get("b64").is_some(),
-        None => types_of(instance).is_none(),
+    match (instance.get("properties"), instance.get("anyOf").and_then(Value::as_array)) {
+        (Some(members), _) => members.get("b64").is_some(),
+        (None, Some(choices)) => choices.iter().any(takes_images),
+        (None, None) => types_of(instance).is_none(),
     }
 }
 
