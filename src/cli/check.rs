@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::findings::write_findings;
-use super::settings::{RepositoryArgs, one_thread};
+use super::settings::{SettingsArgs, one_thread};
 use super::{logging, table, terminal};
 use crate::api::admin::VersionState;
 use crate::app::{App, Dependencies, isolated_engine, trial};
@@ -17,7 +17,7 @@ use crate::pipeline::Stages;
 use crate::registry::WarmUp;
 use crate::state::{self, MemoryJournal, MemoryLedger, PastJournal};
 
-pub(super) fn run(settings: &RepositoryArgs, stages: Stages) -> Result<()> {
+pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
     // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;

@@ -121,7 +121,7 @@ with the training is marked CHECK. Where nothing shows how data are prepared or 
     Init(Box<init::InitArgs>),
     /// Check the configuration, load every model, run each once, and print the findings
     #[command(after_help = "Binds no port and serves nothing. The exit code is 0 if `leeway serve` would start.")]
-    Check(RepositoryArgs),
+    Check(SettingsArgs),
     /// Check a model file and add it to the repository as the next version
     #[command(after_help = "\
 The model is tried out in a separate process, with its model.toml, before it becomes a version; a failure leaves \
@@ -251,7 +251,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         _ if cli.version => version(),
         Some(Command::Serve(args)) => serve::run(args, stages),
         Some(Command::Init(args)) => init::run(*args, &stages),
-        Some(Command::Check(settings)) => check::run(&settings, stages),
+        Some(Command::Check(settings)) => check::run(settings, stages),
         Some(Command::Add(args)) => add::run(*args, &stages),
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(&settings),

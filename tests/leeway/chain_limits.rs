@@ -121,7 +121,7 @@ async fn models_that_cannot_run_crops_are_refused_when_the_chain_is_published() 
         repository.with_version(to, 1, &file, &[]).with_config(to, &change(settings))
     };
     repository = copied(repository, "colours", "few", &|settings| {
-        settings.replace("[model]", "[model]\nbatching = \"off\"\nmax_batch_size = 8")
+        settings.replace("[model]", "[model]\nbatching = \"never\"\nmax_batch_size = 8")
     });
     repository = copied(repository, "blobs", "raw", &|settings| {
         settings.replace("[preprocess]\nkind = \"image\"", "[preprocess]\nkind = \"tensor\"")
@@ -152,8 +152,7 @@ async fn models_that_cannot_run_crops_are_refused_when_the_chain_is_published() 
     let app = TestApp::with(repository.config()).await;
     for (name, _, problem) in &chains {
         let view = app.get(&format!("/v1/models/{name}")).await.json();
-        let overview = app.admin_get("/admin/v1/models").await.text;
-        assert!(view["reason"].as_str().unwrap_or_default().starts_with(problem), "{name}: {view} {overview}");
+        assert!(view["reason"].as_str().unwrap_or_default().starts_with(problem), "{name}: {view}");
     }
     let eight = app.predict("/v1/models/eight:predict", with_images(&[&coloured(32, 32)])).await.predictions();
     assert_eq!(eight[0]["detections"].as_array().unwrap().len(), 8);
@@ -212,7 +211,7 @@ async fn a_chain_takes_every_form_of_a_request() {
         json!({ "instances": rows }),
         json!({ "instances": rows, "parameters": {} }),
         json!({ "signature_name": "serving_default", "instances": rows }),
-        json!({ "dataframe_split": { "columns": ["a", "b"], "data": rows } }),
+        json!({ "dataframe_split": { "columns": ["0", "1"], "data": rows } }),
     ];
     for path in ["/predict", "/invocations", "/v1/models/chain:predict", "/v1/models/chain/versions/1:predict"] {
         for body in &bodies {

@@ -172,7 +172,8 @@ fn a_help_shows_only_what_the_command_uses() {
     for (command, has, has_not) in [
         ("status", &["--server", "--token-file", "--check"][..], &["--listen", "--models"][..]),
         ("promote", &["--server", "--offline", "--models"], &["--listen"]),
-        ("check", &["--models", "--config"], &["--listen", "--server"]),
+        ("check", &["--models", "--config", "--listen"], &["--server"]),
+        ("verify", &["--models", "--config"], &["--listen", "--server"]),
         ("predict", &["--server", "--models", "--keep-going"], &["--listen", "--token-file"]),
         ("health", &["--server", "--live"], &["--models", "--listen"]),
     ] {

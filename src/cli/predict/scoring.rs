@@ -264,7 +264,8 @@ impl Size {
         if rows == now && took < wanted / 2 {
             self.rows.store((2 * now).min(self.limit.load(Relaxed)), Relaxed);
         } else if rows >= now && took > 2 * wanted {
-            self.rows.store((now / 2).max(1), Relaxed);
+            // Requests of the same size that are answered later find the number changed already.
+            self.rows.fetch_min((rows / 2).max(1), Relaxed);
         }
     }
 
