@@ -155,6 +155,10 @@ class Client:
             left = deadline.check()
             if connection.sock is not None:
                 connection.sock.settimeout(left)
+        if response.length:
+            raise http.client.IncompleteRead(b"".join(chunks), response.length)
+        # Otherwise the connection waits for this answer to be read, before Python 3.12.
+        response.close()
         names = {name.lower(): text for name, text in response.getheaders()}
         if response.will_close:
             connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Sequence
 
 from leeway.errors import LeewayError
+
+#: Progress where there is no terminal, as in "counting: 32 of 500 rows".
+_PROGRESS = re.compile(r"\w+: \d+( of \d+)? rows")
+
+
+class CommandFailed(LeewayError):
+    """A command of the program failed."""
 
 
 def program() -> Path:
@@ -32,8 +40,11 @@ def program() -> Path:
     return Path(found)
 
 
-def run(arguments: Sequence[str | Path]) -> tuple[int, str]:
-    """Runs a command of the program. Returns its exit status and its whole output."""
+def run(arguments: Sequence[str | Path]) -> str:
+    """Runs a command of the program, and returns its output. If it fails, raises CommandFailed with its message."""
     command = [str(part) for part in (program(), *arguments)]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return ended.returncode, ended.stdout.decode("utf-8", "replace")
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+    if ended.returncode != 0:
+        lines = ended.stderr.splitlines() or ended.stdout.splitlines()
+        raise CommandFailed("\n".join(line for line in lines if not _PROGRESS.fullmatch(line)))
+    return ended.stdout

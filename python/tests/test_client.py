@@ -185,6 +185,20 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(connect: Connect
 
 
 @both
+def test_a_connection_is_used_again(connect: Connect, shipped: Server) -> None:
+    with connect(shipped.url, retries=Retries(most=0), timeout_s=30) as call:
+        assert all(call("is_ready") and call("predict", "penguins", [PENGUIN]) for _ in range(3))
+
+
+@both
+def test_an_answer_that_breaks_off_is_no_answer(connect: Connect) -> None:
+    half = answer("200 OK", GOOD).replace(b"HTTP/1.1", b"HTTP/1.0")[:-5]
+    with answering(half) as (url, _), connect(url, retries=Retries(most=0)) as call:
+        with pytest.raises(leeway.Unreachable):
+            call("predict", "m", [1])
+
+
+@both
 def test_chunks_and_a_body_until_the_end_are_read(connect: Connect) -> None:
     body = json.dumps(GOOD).encode()
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -16,7 +16,7 @@ from typing import Any, Mapping, Sequence
 
 from leeway import rows
 from leeway.errors import ExportFailed, ParityFailed
-from leeway.executable import run
+from leeway.executable import CommandFailed, run
 from leeway.exporting.conversion import Converted, attempts, framework_of
 from leeway.exporting.model_toml import model_toml
 from leeway.exporting.parity import Parity, Session, compare, spread
@@ -226,10 +226,10 @@ def _add(
             arguments += ["--metric", f"{name}={number:.6g}"]
         for name, text in tags.items():
             arguments += ["--tag", f"{name}={text}"]
-        status, said = run(arguments)
-    if status != 0:
-        raise ExportFailed(f"leeway add refused the model:\n{said.strip()}")
-    return said
+        try:
+            return run(arguments)
+        except CommandFailed as failed:
+            raise ExportFailed(f"leeway add refused the model: {failed}") from failed
 
 
 _PACKAGES = {"sklearn": "scikit-learn"}
