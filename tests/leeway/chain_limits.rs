@@ -64,7 +64,8 @@ async fn instances_that_a_chain_makes_count_as_memory_of_requests() {
             503 => refused.push(detail(&answer)),
             status => panic!("{kilobytes}: {status} {}", answer.text),
         }
-        until(async || (app.metric("leeway_body_memory_bytes").await == 0.0).then_some(())).await;
+        // The text of the last scrape is held, too.
+        until(async || (app.metric("leeway_body_memory_bytes").await <= 256e3).then_some(())).await;
     }
     assert!(refused.iter().any(|detail| detail.starts_with("steps[1] (table): ")), "{refused:?}");
 }

@@ -369,7 +369,7 @@ async fn chains_that_cannot_run_say_what_to_change() {
         (
             "boxes",
             format!("{embed}{}", step("colours", "crop = \"sentences\"\n")),
-            "crop: the predictions of model sentences version 1 have no boxes; name a step whose model has [postprocess] kind = \"detector\"",
+            "steps[1] (colours): crop: the instances of model sentences version 1 are not images",
         ),
         (
             "crops",
