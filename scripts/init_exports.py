@@ -88,7 +88,7 @@ def classifiers() -> Iterator[Export]:
         ("decision_tree", tree.DecisionTreeClassifier(), CLASSES - 1),
         ("one_versus_one", multiclass.OneVsOneClassifier(logistic), NAMES),
         ("stacking", ensemble.StackingClassifier([("a", tree.DecisionTreeClassifier()), ("b", naive_bayes.GaussianNB())]), NAMES),
-        ("perceptrons", scaled(neural_network.MLPClassifier((8,), max_iter=100)), NAMES),
+        ("perceptrons", scaled(neural_network.MLPClassifier(hidden_layer_sizes=(8,), max_iter=100)), NAMES),
         ("boolean_target", logistic, CLASSES > 0),
     ]:
         model.fit(ROWS, target)
@@ -110,7 +110,7 @@ def regressors() -> Iterator[Export]:
         ("neighbours", neighbors.KNeighborsRegressor()),
         ("regression_tree", tree.DecisionTreeRegressor()),
         ("histogram_boosting", ensemble.HistGradientBoostingRegressor(max_iter=20)),
-        ("perceptron_regressor", neural_network.MLPRegressor((8,), max_iter=200)),
+        ("perceptron_regressor", neural_network.MLPRegressor(hidden_layer_sizes=(8,), max_iter=200)),
         ("voting", ensemble.VotingRegressor([("a", linear_model.Ridge()), ("b", linear_model.Lasso())])),
         ("poisson", linear_model.PoissonRegressor()),
         ("gaussian_process", gaussian_process.GaussianProcessRegressor()),
