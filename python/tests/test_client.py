@@ -204,7 +204,7 @@ def test_chunks_and_a_body_until_the_end_are_read(connect: Connect) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunked += b"".join(b"%x;a=b\r\n%s\r\n" % (len(part), part) for part in (body[:10], body[10:])) + b"0\r\nx: y\r\n\r\n"
     until_end = b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n" + body
-    interim = b"HTTP/1.1 102 Processing\r\n\r\n" + answer("200 OK", GOOD)
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + answer("200 OK", GOOD)
     for whole in (chunked, interim, until_end):
         with answering(whole) as (url, _), connect(url, retries=Retries(most=0)) as call:
             assert call("predict", "m", [1]).predictions == [1]

@@ -120,7 +120,11 @@ class _Truths:
     @classmethod
     def of(cls, table: Table, reference: Reference) -> _Truths:
         places = spread(len(table), _PARITY_ROWS)
-        expected = reference.predict(table.take(places))
+        try:
+            expected = reference.predict(table.take(places))
+        except Exception as error:
+            # A framework raises errors of every kind.
+            raise ExportFailed(f"the model cannot predict the rows of X: {' '.join(str(error).split())[:400]}") from error
         without: dict[str, tuple[Any, Any]] = {}
         probed = spread(len(table), _PROBE_ROWS)
         for column in table.columns if table.has_names and not table.is_texts else []:
@@ -148,6 +152,12 @@ def _convert(
             continue
         except Exception as error:
             reason = " ".join(str(error).split())[:400]
+            if "Failed to construct locale" in reason:
+                reason = (
+                    "it turns texts into lower case, and ONNX Runtime needs the locale en_US.UTF-8 for that, which this machine "
+                    "does not have; install it (Debian: the package locales-all), here and where the model is served, or set "
+                    "lowercase=False and send texts in lower case"
+                )
             failed = failed or ExportFailed(f"ONNX Runtime cannot run the exported model: {reason}")
             continue
         parity = compare(truths.expected, found, tolerance)
@@ -208,12 +218,12 @@ def _add(
         onnx.write_bytes(converted.onnx)
         chosen = spread(len(truths.places), golden_rows)
         examples = _instances(table, converted, table.frame.iloc[[truths.places[place] for place in chosen]])
-        predictions = reference.documents(truths.expected[list(chosen)], labels)
+        predictions = reference.documents(truths.expected[list(chosen)], labels, tolerance)
         for column in table.columns:
             if column.may_be_missing and column.name in converted.used(table):
                 frame, expected = truths.without[column.name]
                 examples += _instances(table, converted, frame.iloc[:1])
-                predictions += reference.documents(expected[:1], labels)
+                predictions += reference.documents(expected[:1], labels, tolerance)
         rows.write_golden(golden, examples, predictions, tolerance)
         rows.write_instances(train, _instances(table, converted, table.frame.iloc[list(spread(len(table), baseline_rows))]))
         package = framework_of(reference.model)

@@ -34,26 +34,33 @@ class Reference:
         scores = numpy.asarray(predicted, dtype=numpy.float64)
         return scores.reshape(len(scores), -1)
 
-    def documents(self, scores: Any, labels: Sequence[Any] | None) -> list[dict[str, Any]]:
-        """Returns predictions in the form in which Leeway answers them."""
+    def documents(self, scores: Any, labels: Sequence[Any] | None, tolerance: float) -> list[dict[str, Any]]:
+        """Returns predictions in the form in which Leeway answers them. A label that another one equals within the tolerance is
+        left out."""
         if self.classes is None:
             if self.targets:
                 return [{"values": dict(zip(self.targets, map(float, row)))} for row in scores]
             return [{"value": float(row[0])} for row in scores]
         names = plain_classes(self.classes) if labels is None else list(labels)
-        return [{"label": names[int(row.argmax())], "confidence": float(row.max())} for row in scores]
+        documents: list[dict[str, Any]] = []
+        for row in scores:
+            *_, second, best = sorted(map(float, row))
+            is_certain = best - second > 2 * tolerance
+            label = {"label": names[int(row.argmax())]} if is_certain else {}
+            documents.append({**label, "confidence": best})
+        return documents
 
 
 def reference_of(model: Any, truth: Any) -> Reference:
     """Finds out what a model predicts."""
     numpy = module("numpy", "sklearn")
-    name = type(model).__name__
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
     if framework_of(model) == "torch":
         raise ExportFailed(
             f"{name} is a module of PyTorch; export it with torch.onnx.export, and add the file with leeway add, as "
             "docs/your-own-model.md shows"
         )
-    if not hasattr(model, "predict"):
+    if isinstance(model, type) or not hasattr(model, "predict"):
         raise ExportFailed(f"{name} has no predict; give a fitted model, not its class or its parameters")
     classes = getattr(model, "classes_", None)
     # CatBoost's regressors have classes, but none.
