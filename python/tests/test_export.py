@@ -49,7 +49,7 @@ def check_served(folder: Path, model: Any, frame: Any, dropped: tuple[str, ...] 
         # Which of two classes with the same score is the label is a matter of the last digit.
         best = np.sort(scores, axis=1)[:, -2:]
         is_certain = best[:, 1] - best[:, 0] > 1e-3
-        assert is_certain.mean() > 0.9
+        assert is_certain.mean() > 0.8
         assert all(row["label"] == label for row, label, certain in zip(answer, expected, is_certain) if certain)
         assert np.allclose([row["confidence"] for row in answer], scores.max(axis=1), atol=1e-4)
     else:
