@@ -15,7 +15,7 @@ pub(super) enum ServerAddress {
     /// A host with a port, and perhaps a path before all others. It may be a name.
     Url {
         is_encrypted: bool,
-        /// What follows the scheme, without a slash at its end.
+        /// Host and port, and the rest of the URL, without a slash at its end.
         rest: String,
     },
     /// The path of a Unix socket.

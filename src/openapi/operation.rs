@@ -19,10 +19,10 @@ pub(super) struct Operation {
     access: Access,
 }
 
-/// What a caller needs to have.
+/// Credentials that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// What the document says for all endpoints.
+    /// Credentials as stated for all endpoints of the document.
     OfDocument,
     /// Nothing.
     Open,

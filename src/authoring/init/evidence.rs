@@ -27,7 +27,7 @@ pub(super) struct ImageInput {
     pub(super) width: Option<usize>,
 }
 
-/// What Ultralytics wrote into the metadata.
+/// Entries of Ultralytics in the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ultralytics {
     /// `detect`, `classify`, `segment`, `pose` or `obb`; `detect` for YOLOv5, which does not write it.

@@ -29,7 +29,7 @@ use crate::state::{self, PastJournal};
 use crate::tensor::DType;
 use crate::traffic::TrafficSplit;
 
-/// How many times longer than a default one the budget of a request is: an hour in all. Nobody waits for an answer.
+/// Factor of the budget of a request over the default budget: an hour in all. Nobody waits for an answer.
 const BUDGET_FACTOR: u32 = 18_000;
 
 /// A version in this process.

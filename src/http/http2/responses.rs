@@ -1,4 +1,4 @@
-//! What an HTTP/2 connection still owes its client: the requests without a response, and the responses that the client has
+//! Open work of an HTTP/2 connection: the requests without a response, and the responses that the client has
 //! not received completely.
 
 use std::sync::Arc;
