@@ -65,7 +65,7 @@ fn without_maps(model: &Arc<[u8]>, parsed: ModelProto) {
     };
     let all_else = |mut model: ModelProto| {
         if let Some(graph) = &mut model.graph {
-            graph.node.retain(|node| !matches!(&*node.op_type, "ZipMap" | "Identity"));
+            graph.node.retain(|node| !matches!(&*node.op_type, "ZipMap" | "Scaler"));
             graph.output.clear();
         }
         model

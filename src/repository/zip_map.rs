@@ -4,8 +4,11 @@
 //! `ZipMap` of `ai.onnx.ml`. Its output is a list of maps, one for each row. The values of the maps are the tensor that
 //! the node reads, and their keys are attributes of the node, which `class_names.rs` reads.
 //!
-//! So before a model is opened, such a node becomes an `Identity`: its output keeps its name, and is the tensor. If that
-//! tensor is an output of the model already, the output of maps is removed instead, because it has nothing to add.
+//! So before a model is opened, such a node becomes a `Scaler` of `ai.onnx.ml` that multiplies by one: its output keeps its
+//! name, and is the tensor. ONNX Runtime runs a `ZipMap` only if a row has as many scores as there are keys. A `Scaler` of as
+//! many factors has the same condition, so that a model whose run fails there does not answer instead.
+//!
+//! If that tensor is an output of the model already, the output of maps is removed instead, because it has nothing to add.
 //!
 //! Only a `ZipMap` of the main graph is replaced, and only if nothing but the caller reads its output.
 
@@ -26,6 +29,10 @@ use super::onnx_file::{
 const GRAPH: u32 = 7;
 /// `node` of `GraphProto`.
 const NODE: u32 = 1;
+/// `name` of `NodeProto`.
+const NODE_NAME: u32 = 3;
+/// `attribute` of `NodeProto`.
+const ATTRIBUTE: u32 = 5;
 /// `output` of `GraphProto`.
 const OUTPUT: u32 = 12;
 /// `value_info` of `GraphProto`: the types of other tensors.
@@ -33,6 +40,10 @@ const VALUE_INFO: u32 = 13;
 /// `type` of `ValueInfoProto`.
 const TYPE: u32 = 2;
 
+/// The domain of `ZipMap` and `Scaler`.
+const DOMAIN: &str = "ai.onnx.ml";
+/// `FLOATS` of `AttributeProto.AttributeType`.
+const FLOATS: i32 = 6;
 /// `FLOAT` of `TensorProto.DataType`, the only type that `ZipMap` reads.
 const FLOAT: i32 = 1;
 
@@ -67,8 +78,8 @@ struct ZipMap<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Becomes {
-    /// An `Identity`, which gives the scores the name of the maps.
-    Identity,
+    /// A `Scaler`, which gives the scores the name of the maps.
+    Scaler,
     /// Nothing: the scores are an output already.
     Nothing,
 }
@@ -92,7 +103,7 @@ fn replaceable(graph: &GraphProto) -> Vec<ZipMap<'_>> {
 
 /// Reads a node; `None` if it is not a well-formed `ZipMap`.
 fn zip_map((index, node): (usize, &NodeProto)) -> Option<ZipMap<'_>> {
-    if (node.domain.as_str(), node.op_type.as_str()) != ("ai.onnx.ml", "ZipMap") {
+    if (node.domain.as_str(), node.op_type.as_str()) != (DOMAIN, "ZipMap") {
         return None;
     }
     let ([scores], [maps]) = (&*node.input, &*node.output) else { return None };
@@ -103,7 +114,7 @@ fn zip_map((index, node): (usize, &NodeProto)) -> Option<ZipMap<'_>> {
         (0, classes) | (classes, 0) if classes > 0 => classes,
         _ => return None,
     };
-    Some(ZipMap { index, scores, maps, classes, becomes: Becomes::Identity })
+    Some(ZipMap { index, scores, maps, classes, becomes: Becomes::Scaler })
 }
 
 /// Returns the main graph with its maps replaced.
@@ -122,23 +133,43 @@ fn graph(graph: &Bytes, maps: &[ZipMap<'_>]) -> Result<Option<Pieces>, String> {
         };
         let Some(map) = map else { return Ok(Change::Keep) };
         Ok(match (number, map.becomes) {
-            (NODE, Becomes::Identity) => Change::Replace(identity(map)),
-            (OUTPUT, Becomes::Identity) => Change::Replace(output(content, map)?),
+            (NODE, Becomes::Scaler) => Change::Replace(scaler(map)),
+            (OUTPUT, Becomes::Scaler) => Change::Replace(output(content, map)?),
             _ => Change::Remove,
         })
     })
 }
 
-/// Returns the node that gives the scores the name of the maps. It is an operator of ONNX's own domain, which CatBoost's
-/// files do not import: ONNX Runtime imports it by itself.
-fn identity(map: &ZipMap<'_>) -> Pieces {
+/// Returns the node that gives the scores the name of the maps. Its name is part of ONNX Runtime's message if a row does
+/// not have one score for each class. (A single factor is for scores of any number, so one class is not checked.)
+fn scaler(map: &ZipMap<'_>) -> Pieces {
     let node = NodeProto {
         input: vec![map.scores.to_owned()],
         output: vec![map.maps.to_owned()],
-        op_type: "Identity".to_owned(),
+        op_type: "Scaler".to_owned(),
+        domain: DOMAIN.to_owned(),
         ..NodeProto::default()
     };
-    Pieces::of(node.encode_to_vec().into())
+    let name = format!("{}: one score for each of its {} class names", map.maps, map.classes);
+    let mut pieces = Pieces::of(node.encode_to_vec().into());
+    pieces.push_field(NODE_NAME, Pieces::of(name.into()));
+    for (name, factor) in [("offset", 0.0), ("scale", 1.0)] {
+        let factors = Factors { name: name.to_owned(), floats: vec![factor; map.classes], r#type: FLOATS };
+        pieces.push_field(ATTRIBUTE, Pieces::of(factors.encode_to_vec().into()));
+    }
+    pieces
+}
+
+/// `AttributeProto` with the only fields that are written here. (`onnx_file.rs` does not read floats: those of trees are
+/// many.)
+#[derive(Clone, PartialEq, Message)]
+struct Factors {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(float, repeated, tag = "7")]
+    floats: Vec<f32>,
+    #[prost(int32, tag = "20")]
+    r#type: i32,
 }
 
 /// Returns the declaration of an output of maps as one of a tensor of `[rows, classes]`.
@@ -182,7 +213,7 @@ mod tests {
     fn zip_map_of(input: &str, output: &str) -> NodeProto {
         let keys =
             AttributeProto { name: "classlabels_int64s".to_owned(), ints: vec![4, 5, 6], ..AttributeProto::default() };
-        NodeProto { domain: "ai.onnx.ml".to_owned(), attribute: vec![keys], ..node("ZipMap", input, output) }
+        NodeProto { domain: DOMAIN.to_owned(), attribute: vec![keys], ..node("ZipMap", input, output) }
     }
 
     /// Fields that this version of Leeway does not know, in every message that is changed.
@@ -208,10 +239,17 @@ mod tests {
             &field(OUTPUT, &[&*name, &field(TYPE, &field(4, b"")), &note].concat()),
             &field(VALUE_INFO, &name),
         );
+        let node = NodeProto { domain: DOMAIN.to_owned(), ..node("Scaler", "scores", "maps") }.encode_to_vec();
+        let node = [node, field(3, b"maps: one score for each of its 3 class names")].concat();
+        // FLOATS, and three of them.
+        let factors = |name: &str, factor: f32| {
+            let floats = field(7, &[factor.to_le_bytes(); 3].concat());
+            field(5, &[field(1, name.as_bytes()), floats, vec![0xa0, 0x01, 0x06]].concat())
+        };
         // FLOAT, and a shape of an open and a fixed dimension.
         let float_n_by_3 = [0x0a, 0x0a, 0x08, 0x01, 0x12, 0x06, 0x0a, 0x00, 0x0a, 0x02, 0x08, 0x03];
         let after = file(
-            &field(NODE, &node("Identity", "scores", "maps").encode_to_vec()),
+            &field(NODE, &[&*node, &factors("offset", 0.0), &factors("scale", 1.0)].concat()),
             &field(OUTPUT, &[&*name, &note, &field(TYPE, &float_n_by_3)].concat()),
             &[],
         );
@@ -274,6 +312,6 @@ mod tests {
                 assert_eq!(Arc::ptr_eq(&content, &replaced(&content)), !has_maps, "{}", path.display());
             }
         }
-        assert_eq!(of_maps, 15);
+        assert_eq!(of_maps, 16);
     }
 }

@@ -21,6 +21,7 @@ import onnx
 import onnxmltools
 from make_dependent_models import plain, session, without_notes, write_json
 from make_labelled_models import HELD_OUT, HELD_OUT_OF_TWO, INSTANCES, IRIS, SPECIES, TEXTS, TWO
+from onnx import TensorProto, helper
 from onnxmltools.convert.common.data_types import FloatTensorType as ToolsFloat
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
@@ -110,6 +111,33 @@ def of_catboost(classifier, name):
         return onnx.load(path)
 
 
+def add_without_a_score_for_each_class():
+    """Three names for two scores, as onnxmltools exports a random forest of LightGBM: ONNX Runtime refuses each run."""
+    nodes = [
+        helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
+        helper.make_node("ZipMap", ["scores"], ["maps"], domain="ai.onnx.ml", classlabels_strings=["a", "b", "c"]),
+    ]
+    maps = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    graph = helper.make_graph(
+        nodes,
+        "two_scores_three_names",
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", 2])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["rows"]),
+            helper.make_value_info("maps", helper.make_sequence_type_proto(maps)),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 15), helper.make_opsetid("ai.onnx.ml", 1)]
+    path = OUT / "two_scores_three_names.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString(deterministic=True))
+    try:
+        session(path).run(None, {"scores": np.zeros((1, 2), np.float32)})
+    except Exception as error:
+        assert "features_per_batch" in str(error), error
+    else:
+        raise AssertionError("ONNX Runtime runs it")
+
+
 def main():
     # LightGBM misses the names of columns that it was not given.
     warnings.filterwarnings("ignore")
@@ -126,6 +154,7 @@ def main():
     boosted = {"iterations": 8, "depth": 2, "random_seed": 0, "thread_count": 1, "learning_rate": 0.5}
     silent = {"verbose": False, "allow_writing_files": False}
     each("catboost", lambda: catboost.CatBoostClassifier(**boosted, **silent), of_catboost)
+    add_without_a_score_for_each_class()
     write_json(OUT / "zipmap.json", golden)
     print(f"wrote {len(golden)} models to {OUT}")
 
