@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::identity::{ModelName, Sha256, Version};
 
@@ -30,7 +31,7 @@ pub struct ModelSchema {
 pub struct PredictionRequest {
     /// The instances, whose form depends on the model. There is a prediction for each of them.
     #[schemars(length(min = 1))]
-    pub instances: Vec<AnyJson>,
+    pub instances: Vec<JsonText>,
 }
 
 /// Response with predictions.
@@ -61,10 +62,22 @@ pub struct ModelIdentity {
 #[schemars(inline)]
 pub struct AnyJson(pub Value);
 
+/// Any JSON value, as text: an instance may have a million numbers.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct JsonText(#[schemars(with = "Value")] pub Box<RawValue>);
+
+impl PartialEq for JsonText {
+    fn eq(&self, other: &JsonText) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
 /// Writes the body of a request.
 impl fmt::Display for PredictionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instances: Vec<String> = self.instances.iter().map(|AnyJson(instance)| instance.to_string()).collect();
+        let instances: Vec<&str> = self.instances.iter().map(|JsonText(instance)| instance.get()).collect();
         write!(f, "{{\"instances\": [{}]}}", instances.join(", "))
     }
 }

@@ -112,6 +112,22 @@ pub(crate) fn made_up(signature: &Signature, rows: usize, shape: &RowShape, valu
     }))
 }
 
+/// Makes made-up inputs an example for people: numbers with one decimal place, and booleans that are all true, because
+/// a boolean is usually a mask of the elements that count.
+pub(crate) fn for_an_example(inputs: &Tensors) -> Tensors {
+    let simple = |data: Data| match data {
+        Data::F32(values) => Data::F32(values.into_iter().map(|value| (value * 10.0).round() / 10.0).collect()),
+        Data::F64(values) => Data::F64(values.into_iter().map(|value| (value * 10.0).round() / 10.0).collect()),
+        Data::Bool(values) => Data::Bool(vec![true; values.len()]),
+        other => other,
+    };
+    let input = |(name, tensor): (&Arc<str>, &Tensor)| {
+        let (shape, data) = tensor.clone().into_parts();
+        Tensor::new(shape, simple(data)).ok().map(|tensor| (Arc::clone(name), tensor))
+    };
+    inputs.iter().filter_map(input).collect()
+}
+
 fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mut Rng) -> Data {
     let mut number = || match values {
         Values::Usual => (random.f64() * 2.0 - 1.0) * scale,

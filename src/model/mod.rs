@@ -67,7 +67,7 @@ pub use self::independence::{
 };
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;
-pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, made_up, zeros};
+pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, for_an_example, made_up, zeros};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::row_shape::RowShape;

@@ -9,7 +9,7 @@ use super::model_schema::model_schema;
 use super::operation::Operation;
 use super::predictions::{answer_of, prediction, with_answer};
 use crate::api::routes::Method;
-use crate::api::schema::{AnyJson, ModelSchema};
+use crate::api::schema::{AnyJson, JsonText, ModelSchema};
 use crate::identity::ModelName;
 use crate::pipeline::some_of;
 use crate::registry::{ServedModel, Snapshot};
@@ -113,7 +113,8 @@ impl TypedModel {
         let size = |json: &AnyJson| json.0.to_string().len();
         let schema_size = size(&schema.instance) + size(&schema.prediction);
         let example_size = |schema: &ModelSchema| {
-            schema.example.iter().flat_map(|example| &example.instances).map(size).sum::<usize>()
+            let instances = schema.example.iter().flat_map(|example| &example.instances);
+            instances.map(|JsonText(instance)| instance.get().len()).sum::<usize>()
         };
         if example_size(&schema) > MAX_EXAMPLE_BYTES {
             schema.example = None;

@@ -26,7 +26,7 @@ use crate::model::time_for_one_run;
 /// ```
 pub fn budget_problem(budget: &LatencyBudget, run: Duration, fewest_rows: usize) -> Option<String> {
     let available = budget.queue_and_run();
-    let total_ms = sufficient_total_ms(budget, run)?;
+    let total_ms = sufficient_total_ms(budget, run, Duration::ZERO)?;
     let needed = time_needed(run);
     let parts = match budget.enforce {
         Enforce::Total => format!("total_ms = {total_ms}"),
@@ -45,9 +45,25 @@ pub fn budget_problem(budget: &LatencyBudget, run: Duration, fewest_rows: usize)
     ))
 }
 
-/// Returns the total time of a request, in milliseconds, that suffices for a run of this duration; `None` if the budget
-/// allows it already.
-pub fn sufficient_total_ms(budget: &LatencyBudget, run: Duration) -> Option<u64> {
+/// Returns the total time of a request, in milliseconds, that suffices for a run of this duration, and for stages around it that
+/// take `stages` together; `None` if the budget allows them already.
+///
+/// ```
+/// use std::time::Duration;
+/// use leeway::budget::LatencyBudget;
+/// use leeway::registry::sufficient_total_ms;
+/// let ms = Duration::from_millis;
+/// assert_eq!(sufficient_total_ms(&LatencyBudget::DEFAULT, ms(80), ms(40)), None);
+/// assert_eq!(sufficient_total_ms(&LatencyBudget::DEFAULT, ms(330), ms(40)), Some(700));
+/// assert_eq!(sufficient_total_ms(&LatencyBudget::DEFAULT, ms(80), ms(300)), Some(700));
+/// ```
+pub fn sufficient_total_ms(budget: &LatencyBudget, run: Duration, stages: Duration) -> Option<u64> {
+    let seconds = total_for_run(budget, run).into_iter().chain(total_for_slow_stages(budget, run, stages));
+    seconds.reduce(f64::max).map(|seconds| rounded_up(seconds * 1e3))
+}
+
+/// Returns the total, in seconds, that suffices for a run; `None` if the budget allows it already.
+fn total_for_run(budget: &LatencyBudget, run: Duration) -> Option<f64> {
     let available = budget.queue_and_run();
     if run <= time_for_one_run(available) {
         return None;
@@ -60,7 +76,16 @@ pub fn sufficient_total_ms(budget: &LatencyBudget, run: Duration) -> Option<u64>
         Enforce::Stages => LatencyBudget::DEFAULT.inference,
     };
     let share = share.div_duration_f64(LatencyBudget::DEFAULT.total);
-    Some(rounded_up((budget.total.as_secs_f64() + more / share) * 1e3))
+    Some(budget.total.as_secs_f64() + more / share)
+}
+
+/// Returns the total, in seconds, that suffices for stages that take longer than their parts; `None` if they do not, or if the
+/// budget allows it already. The stages get the same margin as the run.
+fn total_for_slow_stages(budget: &LatencyBudget, run: Duration, stages: Duration) -> Option<f64> {
+    let share = LatencyBudget::DEFAULT.on_the_server().div_duration_f64(LatencyBudget::DEFAULT.total);
+    let total = time_needed(run + stages) / share;
+    let is_slow = stages > budget.preprocess + budget.postprocess;
+    (is_slow && total > budget.total.as_secs_f64()).then_some(total)
 }
 
 /// Returns the time that the queue and a run of this duration need, in seconds.

@@ -72,6 +72,15 @@ impl Interface<'_> {
         }
     }
 
+    /// Returns the number of instances that a request needs at least.
+    pub fn fewest_instances(&self) -> usize {
+        let served = match self {
+            Interface::Own(served) => Some(*served),
+            Interface::Chain(chain) => chain.first().map(|served| &**served),
+        };
+        served.and_then(ServedVersion::pipeline).map_or(1, |pipeline| pipeline.model.policy().fewest_rows())
+    }
+
     /// Returns the media types of bodies that are one instance.
     pub fn media_types(&self) -> &'static [&'static str] {
         let preprocessor = match self {

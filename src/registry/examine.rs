@@ -69,9 +69,10 @@ impl OpenedVersion {
         let independence = self.independence(&warm_up, &asked);
         let mut remarks = self.remarks(&warm_up, asked.doubt.take());
         remarks.extend(not_finite);
+        let example = self.find_example(session, &warm_up);
         let row_outputs = asked.outputs;
         let (bounds, budget_problem) = (None, None);
-        Ok(Findings { warm_up, independence, padding, row_outputs, bounds, slow_run, budget_problem, remarks })
+        Ok(Findings { warm_up, independence, padding, row_outputs, bounds, slow_run, example, budget_problem, remarks })
     }
 
     /// Measures runs of as few rows as possible, if the shape of real rows is known.
@@ -88,7 +89,7 @@ impl OpenedVersion {
     }
 
     /// Returns the clock that does not depend on other work of the machine, as far as the provider has one.
-    fn stopwatch(&self) -> Stopwatch {
+    pub(super) fn stopwatch(&self) -> Stopwatch {
         match self.loaded.provider() {
             Provider::Cpu => Stopwatch::ProcessorTime,
             Provider::Cuda => Stopwatch::WallTime,

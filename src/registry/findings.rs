@@ -29,6 +29,8 @@ pub struct Findings {
     pub bounds: Option<ElementBounds>,
     /// Duration that 95% of the runs of the fewest rows take at most; `None` if the shape of real rows is not known.
     pub slow_run: Option<Duration>,
+    /// An instance that the version answered; `None` if none of those that were tried was answered.
+    pub example: Option<Example>,
     /// The problem if a run takes too long for the budget, and its remedy.
     pub budget_problem: Option<String>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
@@ -48,6 +50,15 @@ pub enum WarmUp {
         /// An example of `model.warm_up`, to adapt; `None` if the model has no open dimensions.
         example: Option<String>,
     },
+}
+
+/// An instance that a version has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// The instance as JSON.
+    pub instance: String,
+    /// Duration of the preprocessor and the postprocessor for a request with as few instances as the model takes.
+    pub stages: Duration,
 }
 
 /// Rows of the first run that succeeded.

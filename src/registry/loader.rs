@@ -209,7 +209,7 @@ impl Loader {
     }
 
     fn start_model(&self, order: &LoadOrder, prepared: PreparedModel) -> Result<ServedVersion, SetupError> {
-        let PreparedModel { opened, sessions, service, findings, took } = prepared;
+        let PreparedModel { opened, sessions, service, mut findings, took } = prepared;
         let (name, version, config) = (&order.model, order.version, &order.config);
         let sha256 = opened.verified.identity;
         let labels = VersionLabels {
@@ -233,7 +233,8 @@ impl Loader {
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
         let costs = StageCosts::of(opened.preprocessor.is_heavy(), opened.postprocessor.is_heavy());
-        let example = opened.example(&findings);
+        let example = findings.example.take().map(|example| RawValue::from_string(example.instance));
+        let example = example.transpose().map_err(Error::internal)?;
         let (verified, stages) = opened.into_pipeline(model);
         let intra_op_threads = config.model.threads().intra_op.get();
         let served = ServedVersion {

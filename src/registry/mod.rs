@@ -4,7 +4,7 @@
 //!   `load_problem.rs` has the reasons for which ONNX Runtime cannot load a model.
 //! - `trial.rs` tries a version out in another process, before the server touches it.
 //! - `opened_version.rs` is a version with its stages; `first_run.rs` finds rows that it runs on, `examine.rs` compares
-//!   its answers, and `findings.rs` has the result. `budget_check.rs` compares the duration of a run with the budget.
+//!   its answers, `example.rs` finds an example that it answers, and `findings.rs` has the result. `budget_check.rs` compares the duration of a run with the budget.
 //!   `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first
 //!   runs that take too long.
 //! - `catalog.rs` holds the served versions, as immutable snapshots.
@@ -18,6 +18,7 @@ mod catalog;
 mod chain_interface;
 mod chain_problem;
 mod examine;
+mod example;
 mod findings;
 mod first_run;
 mod load_order;
@@ -32,7 +33,7 @@ pub use self::budget_check::{budget_problem, sufficient_total_ms};
 pub use self::catalog::{Catalog, ServedChain, ServedModel, ServedPipeline, ServedVersion, Snapshot, Target, Work};
 pub use self::chain_interface::{ChainInterface, Interface};
 pub use self::chain_problem::{ChainProblem, chain_problems};
-pub use self::findings::{Attempt, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
+pub use self::findings::{Attempt, Example, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::load_problem::load_problem;
 pub use self::loader::{Loader, PreparedVersion};

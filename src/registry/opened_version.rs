@@ -25,9 +25,6 @@ use crate::repository::Refusal;
 use crate::repository::VerifiedVersion;
 use crate::tensor::{DType, Dim, Padding, Signature, TensorSpec, Tensors};
 
-/// Maximum size of the example of a version, which is kept in memory, in bytes.
-const MAX_EXAMPLE_BYTES: usize = 1 << 20;
-
 /// A version whose model the engine has opened, with its stages.
 pub struct OpenedVersion {
     pub(super) verified: VerifiedVersion,
@@ -136,18 +133,6 @@ impl OpenedVersion {
     /// Returns the class names of a classifier, if they are known.
     pub fn class_names(&self) -> Option<Vec<String>> {
         Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
-    }
-
-    /// Returns an instance that a caller can send as it is: the first golden example, or else one that the preprocessor makes
-    /// up, or else the first row that the model ran on.
-    pub fn example(&self, findings: &Findings) -> Option<Box<RawValue>> {
-        let golden = || self.verified.golden.as_ref()?.instances.first().map(|instance| instance.get().to_owned());
-        let first_row = || match &findings.warm_up {
-            WarmUp::Ran(rows) => self.preprocessor.instance_of(&self.inputs(rows, rows.count)?),
-            WarmUp::Failed { .. } => None,
-        };
-        let example = golden().or_else(|| self.preprocessor.example()).or_else(first_row)?;
-        (example.len() <= MAX_EXAMPLE_BYTES).then(|| RawValue::from_string(example).ok()).flatten()
     }
 
     /// Returns the table whose rows are the instances of requests, if the preprocessor reads one.

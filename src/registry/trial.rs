@@ -33,8 +33,8 @@ pub const TRIAL_COMMAND: &str = "trial-load";
 /// Prefix of Rust's hint after the message of a panic, a line of standard error without the reason for the panic.
 const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
-/// Maximum size of the child's verdict, in bytes. It contains the names of outputs.
-const MAX_VERDICT_BYTES: u64 = 1 << 22;
+/// Maximum size of the child's verdict, in bytes. It contains the names of outputs and the example.
+const MAX_VERDICT_BYTES: u64 = 1 << 24;
 
 /// Maximum size of the child's standard error that is read, in bytes.
 const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;

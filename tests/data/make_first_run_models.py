@@ -135,6 +135,46 @@ def unknown_rank():
     )
 
 
+def unit_length(name, rows):
+    """y = x / |x|, which is NaN for zeros."""
+    write(
+        name,
+        [
+            h.make_node("ReduceL2", ["x", "axis"], ["length"], keepdims=1),
+            h.make_node("Div", ["x", "length"], ["y"]),
+        ],
+        [value("x", T.FLOAT, [rows, 4])],
+        [value("y", T.FLOAT, [rows, 4])],
+        [constant("axis", np.asarray([1]))],
+    )
+
+
+def logarithm_of_minus_one():
+    """y = log(0 x - 1), which is NaN for every x."""
+    write(
+        "always_nan",
+        [
+            h.make_node("Mul", ["x", "zero"], ["zeros"]),
+            h.make_node("Sub", ["zeros", "one"], ["minus_one"]),
+            h.make_node("Log", ["minus_one"], ["y"]),
+        ],
+        [value("x", T.FLOAT, ["n", 4])],
+        [value("y", T.FLOAT, ["n", 4])],
+        [constant("zero", np.float32(0)), constant("one", np.float32(1))],
+    )
+
+
+def brightness():
+    """The mean of an image of 320 x 320 pixels: its JSON has more than a million characters."""
+    write(
+        "brightness",
+        [h.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)],
+        [value("x", T.FLOAT, ["n", 3, 320, 320])],
+        [value("y", T.FLOAT, ["n"])],
+        [constant("axes", np.asarray([1, 2, 3]))],
+    )
+
+
 if __name__ == "__main__":
     multiples_of_96()
     steps_first()
@@ -144,3 +184,7 @@ if __name__ == "__main__":
     mean_of_the_batch()
     sized()
     unknown_rank()
+    unit_length("unit_length", "n")
+    unit_length("unit_length_of_three", 3)
+    logarithm_of_minus_one()
+    brightness()

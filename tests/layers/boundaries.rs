@@ -76,6 +76,7 @@ const BOUNDARIES: &[Boundary] = &[
             "model/warm_up.rs",
             "model/worker.rs",
             "registry/examine.rs",
+            "registry/example.rs",
             "registry/loader.rs",
             "registry/trial.rs",
         ],

@@ -65,6 +65,43 @@ async fn files_of_many_exporters_are_served_without_an_edit() {
     }
 }
 
+/// Models that answer NaN for zeros, that take exactly three rows, and whose instances have a million characters. The command
+/// that `init` prints and the schema have an example that the model answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_example_is_one_that_the_model_has_answered() {
+    let repository = Repository::new();
+    let files = [("unit_length", 1), ("unit_length_of_three", 3), ("brightness", 1)];
+    let mut printed = Vec::new();
+    for (name, _) in files {
+        let (status, output) = init(&repository, &data(&format!("first_run/{name}.onnx")), &[]);
+        assert_eq!(status, 0, "{name}: {output}");
+        printed.push(output);
+    }
+    let app = TestApp::with(repository.config()).await;
+    for ((name, instances), output) in files.into_iter().zip(printed) {
+        let schema = app.get(&format!("/v1/models/{name}/schema")).await.json();
+        let example = &schema["example"];
+        assert_eq!(example["instances"].as_array().map(Vec::len), Some(instances), "{name}: {example}");
+        let answer = app.predict(&format!("/v1/models/{name}:predict"), example.to_string()).await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text);
+        match output.split_once(" -d '").and_then(|(_, rest)| rest.split_once('\'')) {
+            Some((body, _)) => assert_eq!(serde_json::from_str::<Value>(body).unwrap(), *example, "{name}"),
+            None => assert!(output.contains(&format!("leeway schema {name} --example")), "{name}: {output}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_answered_no_example_has_none() {
+    let repository = Repository::new();
+    let (status, output) = init(&repository, &data("first_run/always_nan.onnx"), &[]);
+    assert_eq!(status, 0, "{output}");
+    assert!(output.contains(r#"-d '{"instances": [...]}'"#), "{output}");
+    let app = TestApp::with(repository.config()).await;
+    let schema = app.get("/v1/models/always_nan/schema").await.json();
+    assert!(schema["example"].is_null(), "{schema}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_labels_are_those_of_the_framework() {
     let golden = std::fs::read_to_string(data("classes/classes.json")).unwrap();

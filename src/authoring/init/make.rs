@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::decide::proposals;
 use super::evidence::Evidence;
@@ -130,7 +131,7 @@ pub fn draft(wanted: &ModelToMake<'_>, tools: Tools<'_>) -> Result<Draft, SetupE
         model_toml,
         guesses: proposal.guesses(),
         sections_with_hints: proposal.sections_with_hints(),
-        example: opened.example(&checked.findings).map(|example| example.get().to_owned()),
+        example: checked.findings.example.as_ref().map(|example| example.instance.clone()),
         instances: opened.fewest_rows(),
         takes_images: opened.takes_images(),
         name,
@@ -249,22 +250,30 @@ fn about(onnx: &Path, facts: &ModelFacts, signature: &Signature) -> Vec<String> 
     [first, String::new()].into_iter().chain(tensors).collect()
 }
 
-/// Returns the budget, if runs are slower than the default allows, or if their duration is not known.
+/// Returns the budget, if a request takes longer than the default allows, or if its duration is not known.
 fn budget(findings: &Findings, order: &LoadOrder) -> Option<Setting> {
+    let budget = &order.config.budget;
     let is_guessed = match &findings.warm_up {
         WarmUp::Ran(rows) => !rows.is_typical(),
         WarmUp::Failed { .. } => true,
     };
+    let stages = findings.example.as_ref().map_or(Duration::ZERO, |example| example.stages);
+    let sufficient = |run| sufficient_total_ms(budget, run, stages);
     let (total_ms, reason) = match findings.slow_run {
         Some(run) => {
+            let slow_stages = match stages > budget.preprocess + budget.postprocess {
+                true => format!(", and the stages around it {} ms", stages.as_millis()),
+                false => String::new(),
+            };
             let reason = format!(
-                "A run takes {:.0} ms on the machine that ran leeway init, which the default of 200 ms does not allow.",
+                "A run takes {:.0} ms{slow_stages} on the machine that ran leeway init, which the default of 200 ms does not \
+                 allow.",
                 run.as_secs_f64() * 1e3
             );
-            (sufficient_total_ms(&order.config.budget, run)?, reason)
+            (sufficient(run)?, reason)
         }
         None if is_guessed => (
-            BUDGET_OF_OPEN_LENGTHS_MS,
+            sufficient(Duration::ZERO).unwrap_or_default().max(BUDGET_OF_OPEN_LENGTHS_MS),
             "The duration of a run depends on the lengths of the rows, which the model leaves open.".to_owned(),
         ),
         None => return None,
