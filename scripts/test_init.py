@@ -145,7 +145,8 @@ def provide_locale() -> None:
 
 def init(case: Case, repository: Path) -> None:
     command = [PROGRAM, "init", case.given, "--name", case.name, "--models", repository]
-    done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False)
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 1800, "check": False}
+    done = subprocess.run(command, env=environment(), **options)
     if done.returncode != 0:
         case.failure = f"refused: {done.stderr.strip()}"
         return
@@ -274,7 +275,8 @@ def print_result(cases: list[Case]) -> float:
         print(f"{count:>5} × {stages}")
     failures = [case for case in cases if case.failure is not None]
     elsewhere = [case for case in failures if case.problem_in_python is not None]
-    for title, group in (("failures", [case for case in failures if case not in elsewhere]), ("files not served by ONNX Runtime either", elsewhere)):
+    ours = [case for case in failures if case not in elsewhere]
+    for title, group in (("failures", ours), ("files not served by ONNX Runtime either", elsewhere)):
         print(f"\n{len(group)} {title}")
         for case in group:
             print(f"  {case.source}: {case.name}\n      " + str(case.failure).replace("\n", "\n      "))
