@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The reason why ONNX Runtime does not serve a file in Python either, without Leeway.
 
-`scripts/test_init.py` asks this of each file that `leeway init` did not serve. Standard input has the path of the model, and for
-an export also rows and the answers of the library that made it. Prints the reason as JSON if the model cannot be loaded, does not
-run on the rows, or answers them with other values than the library; else `null`. A model without rows is only loaded: that it does not run
-on made-up inputs would show nothing.
+`scripts/test_init.py` asks this of each file that `leeway init` did not serve. Standard input has the path of the model, and
+for an export also rows and the answers of the library that made it. Prints the reason as JSON if the model cannot be loaded,
+does not run on the rows, or answers them with other values than the library; else `null`. A model without rows is only loaded:
+that it does not run on made-up inputs would show nothing.
 """
 
 import json
