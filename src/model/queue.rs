@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
 use super::batch::{BatchPolicy, Next, plan};
 use super::current_session::CurrentSession;
+use super::gathering::GatheringMode;
 use super::inline::{InlineOwner, InlineSlot, InlineSlots};
 use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
@@ -105,9 +106,22 @@ pub(super) enum RunEnd {
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
     pub(super) reply: oneshot::Receiver<Reply>,
-    /// The run that the thread of this request has to make.
-    pub(super) inline: Option<InlineRun>,
+    /// What the thread of this request has to do.
+    pub(super) inline: Option<Inline>,
 }
+
+/// Task of the thread of a request.
+#[derive(Debug)]
+pub(super) enum Inline {
+    /// It makes this run.
+    Run(InlineRun),
+    /// It lets other tasks go first, and then makes a run of all requests that they have brought.
+    Gather(Gathering),
+}
+
+/// A request that is about to make a run. Dropping it leaves the run to a worker.
+#[derive(Debug)]
+pub(super) struct Gathering(Arc<Queue>);
 
 // ===== impl Queue =====
 
@@ -133,6 +147,7 @@ impl Queue {
             moved: VecDeque::new(),
             inline_batch: inline_batch(&service, inline.max_run),
             inline_paused_until: None,
+            gathering: GatheringMode::default(),
             full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
@@ -186,12 +201,10 @@ impl Queue {
         let request = Arc::new(request);
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);
-        let inline = self.start_inline(&mut state, now);
+        let inline = self.inline(&mut state, now);
         // Whoever uses the last session looks at the queue again after the run.
-        let is_worker_needed = inline.is_none() && state.parked > 0 && state.free_session().is_some();
-        drop(state);
-        if is_worker_needed {
-            self.arrived.notify_one();
+        if inline.is_none() && !state.gathering.is_under_way(now) {
+            self.notify_worker(state);
         }
         Ok(Entered { request, reply, inline })
     }
@@ -282,8 +295,30 @@ impl Queue {
         None
     }
 
-    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
-    /// slot are free.
+    /// Wakes a worker if requests wait, and a session is free for them.
+    fn notify_worker(&self, state: MutexGuard<'_, State>) {
+        let is_needed = state.parked > 0 && state.line.len() > 0 && state.free_session().is_some();
+        drop(state);
+        if is_needed {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Returns the task of the thread of a request that has just arrived.
+    fn inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Inline> {
+        if !self.is_inline(state, now)
+            || state.gathering.is_under_way(now)
+            || !state.sessions.iter().any(|slot| slot.is_free())
+        {
+            return None;
+        }
+        if state.gathering.begins(now) {
+            return Some(Inline::Gather(Gathering(Arc::clone(self))));
+        }
+        self.start_inline(state, now).map(Inline::Run)
+    }
+
+    /// Forms a batch of the waiting requests for the thread of a request, if a session and a slot are free.
     fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
         if !self.is_inline(state, now) {
             return None;
@@ -450,6 +485,27 @@ impl Queue {
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
+    }
+}
+
+impl Gathering {
+    /// Forms a batch of the requests that wait now, unless another thread runs them.
+    pub(super) fn run(self) -> Option<InlineRun> {
+        let mut state = self.0.state.lock();
+        let run = self.0.start_inline(&mut state, Instant::now());
+        if let Some(run) = &run {
+            state.gathering.found(run.batch.parts.len());
+        }
+        run
+        // The drop of this gathering wakes a worker if requests still wait.
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.gathering.ends();
+        self.0.notify_worker(state);
     }
 }
 

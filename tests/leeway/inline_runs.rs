@@ -71,7 +71,7 @@ async fn serve_work(settings: &str) -> (TestApp, Threads) {
 }
 
 async fn predict(app: &TestApp, rounds: u32) -> u16 {
-    app.predict("/v1/models/work:predict", json!({ "instances": [rounds] }).to_string()).await.status.as_u16()
+    app.predict("/v1/models/work:predict", json!({ "instances": [rounds] }).to_string()).await.status
 }
 
 /// The name of the thread that a worker of the model has.
@@ -113,7 +113,7 @@ async fn a_model_that_takes_much_longer_than_before_holds_no_thread_of_requests(
         app.metric_becomes(moved, 1.0).await;
         app.predict("/v1/models/echo_float32:predict", json!({ "instances": [[1.0, 2.0]] }).to_string()).await
     });
-    assert_eq!((endless, echo.status.as_u16()), (504, 200));
+    assert_eq!((endless, echo.status), (504, 200));
     let runs = threads.lock()[already..].to_vec();
     assert!(matches!(&*runs, [first, second] if !is_worker(first) && is_worker(second)), "{runs:?}");
     // The worker and its session go on, and no run is inline for a while.

@@ -8,6 +8,7 @@ use crate::error::{Error, Shed};
 use crate::model::admission::residual;
 use crate::model::batch::BatchPolicy;
 use crate::model::current_session::CurrentSession;
+use crate::model::gathering::GatheringMode;
 use crate::model::request::{Batch, Request};
 use crate::model::service_time::{CLASSES, ServiceTime, class_of};
 use crate::model::waiting_line::{Waiting, WaitingLine};
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) inline_batch: usize,
     /// Time until which no run is inline, because the last one took too long.
     pub(super) inline_paused_until: Option<Instant>,
+    /// Gathering of requests before an inline run.
+    pub(super) gathering: GatheringMode,
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     pub(super) door: Door,
