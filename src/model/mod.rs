@@ -26,9 +26,9 @@ mod batch;
 mod constant_input;
 mod current_session;
 mod element_bounds;
-mod gathering;
 mod independence;
 mod inline;
+mod inline_mode;
 pub mod isolated;
 mod joining;
 mod load_estimate;
@@ -48,7 +48,9 @@ mod waiting_line;
 mod warm_up;
 mod worker;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -69,7 +71,7 @@ use self::inline::{MAX_HELD, MAX_RUN};
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;
 pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, made_up, zeros};
-use self::queue::{Entered, Gathering, Inline, InlineRun, InlineRuns, Queue};
+use self::queue::{Entered, InlineRun, InlineRuns, Queue};
 use self::request::{Reply, Request};
 pub use self::row_shape::RowShape;
 use self::runner::Runner;
@@ -97,11 +99,10 @@ pub struct OnnxModel {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// A ticket for a request in the queue. Dropping it withdraws the request, and ends the request's run if no other request
-/// waits for that run.
+/// A ticket for a request in the queue. Awaiting it returns the model's outputs. Dropping it earlier withdraws the
+/// request, and ends the request's run if no other request waits for that run.
+#[derive(Debug)]
 pub struct Ticket {
-    /// Set if this request has to make the next run, on these sessions.
-    gathering: Option<(Gathering, Arc<[Mutex<Runner>]>)>,
     reply: oneshot::Receiver<Reply>,
     request: Arc<Request>,
     queue: Arc<Queue>,
@@ -210,15 +211,21 @@ impl OnnxModel {
     pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
         let Entered { request, reply, inline } = self.queue.push(inputs, demand, priority)?;
-        let gathering = match inline {
-            Some(Inline::Run(first)) => {
-                run_inline(&self.queue, &self.runners, first);
-                None
-            }
-            Some(Inline::Gather(gathering)) => Some((gathering, Arc::clone(&self.runners))),
-            None => None,
-        };
-        Ok(Ticket { gathering, reply, request, queue: Arc::clone(&self.queue) })
+        if let Some(first) = inline {
+            self.run_inline(first);
+        }
+        Ok(Ticket { reply, request, queue: Arc::clone(&self.queue) })
+    }
+
+    /// Runs waiting requests on this thread, and answers them.
+    fn run_inline(&self, InlineRun { session, mut batch, began, slot }: InlineRun) {
+        loop {
+            let finished = self.runners[session].lock().run(&batch);
+            let may_go_on = began.elapsed() < MAX_HELD;
+            let Some((next, begins)) = self.queue.next_inline(session, finished, may_go_on) else { return };
+            slot.next_run(begins);
+            batch = next;
+        }
     }
 
     /// Stops accepting requests. Waiting requests are still answered, then the workers end.
@@ -261,17 +268,6 @@ fn can_run_inline(loaded: &dyn LoadedModel, config: &SessionConfig, policy: Batc
         && config.inline() < MAX_RUN
 }
 
-/// Runs waiting requests on this thread, and answers them.
-fn run_inline(queue: &Queue, runners: &[Mutex<Runner>], InlineRun { session, mut batch, began, slot }: InlineRun) {
-    loop {
-        let finished = runners[session].lock().run(&batch);
-        let may_go_on = began.elapsed() < MAX_HELD;
-        let Some((next, begins)) = queue.next_inline(session, finished, may_go_on) else { return };
-        slot.next_run(begins);
-        batch = next;
-    }
-}
-
 impl std::fmt::Debug for OnnxModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OnnxModel")
@@ -288,19 +284,6 @@ impl Drop for OnnxModel {
 }
 
 impl Ticket {
-    /// Waits for the model's outputs.
-    pub async fn outputs(mut self) -> Result<(Tensors, QueueTimings)> {
-        if let Some((gathering, runners)) = self.gathering.take() {
-            // The other tasks of this thread go first, and may bring requests.
-            tokio::task::yield_now().await;
-            if let Some(run) = gathering.run() {
-                run_inline(&self.queue, &runners, run);
-            }
-        }
-        // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
-        (&mut self.reply).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
-    }
-
     /// Predicted time in the queue and the run, if there is a prediction.
     pub fn predicted(&self) -> Option<Duration> {
         self.request.predicted
@@ -314,16 +297,21 @@ impl Ticket {
     }
 }
 
-impl std::fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket").field("request", &self.request).finish_non_exhaustive()
-    }
-}
-
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.request.is_over() {
             self.queue.give_up(&self.request);
         }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<(Tensors, QueueTimings)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.reply)
+            .poll(context)
+            // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
+            .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))
     }
 }

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
 use super::batch::{BatchPolicy, Next, plan};
 use super::current_session::CurrentSession;
-use super::gathering::GatheringMode;
 use super::inline::{InlineOwner, InlineSlot, InlineSlots};
+use super::inline_mode::InlineMode;
 use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, Line, ServiceTime, class_of};
@@ -106,22 +106,9 @@ pub(super) enum RunEnd {
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
     pub(super) reply: oneshot::Receiver<Reply>,
-    /// What the thread of this request has to do.
-    pub(super) inline: Option<Inline>,
+    /// The run that the thread of this request has to make.
+    pub(super) inline: Option<InlineRun>,
 }
-
-/// Task of the thread of a request.
-#[derive(Debug)]
-pub(super) enum Inline {
-    /// It makes this run.
-    Run(InlineRun),
-    /// It lets other tasks go first, and then makes a run of all requests that they have brought.
-    Gather(Gathering),
-}
-
-/// A request that is about to make a run. Dropping it leaves the run to a worker.
-#[derive(Debug)]
-pub(super) struct Gathering(Arc<Queue>);
 
 // ===== impl Queue =====
 
@@ -147,7 +134,7 @@ impl Queue {
             moved: VecDeque::new(),
             inline_batch: inline_batch(&service, inline.max_run),
             inline_paused_until: None,
-            gathering: GatheringMode::default(),
+            inline_mode: InlineMode::default(),
             full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
@@ -201,10 +188,12 @@ impl Queue {
         let request = Arc::new(request);
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);
-        let inline = self.inline(&mut state, now);
+        let inline = self.start_inline(&mut state, now);
         // Whoever uses the last session looks at the queue again after the run.
-        if inline.is_none() && !state.gathering.is_under_way(now) {
-            self.notify_worker(state);
+        let is_worker_needed = inline.is_none() && state.parked > 0 && state.free_session().is_some();
+        drop(state);
+        if is_worker_needed {
+            self.arrived.notify_one();
         }
         Ok(Entered { request, reply, inline })
     }
@@ -214,6 +203,8 @@ impl Queue {
     pub(super) fn take(&self, last: Option<(usize, FinishedRun)>) -> Option<Work> {
         let mut state = self.state.lock();
         if let Some((session, last)) = last {
+            let requests = state.sessions[session].run.as_ref().map_or(0, |run| run.batch.parts.len());
+            state.inline_mode.ran_on_worker(requests);
             self.finish(&mut state, session, last);
         }
         loop {
@@ -275,6 +266,7 @@ impl Queue {
         may_go_on: bool,
     ) -> Option<(Arc<Batch>, Instant)> {
         let mut state = self.state.lock();
+        state.inline_mode.ran_inline();
         self.finish(&mut state, session, last);
         if may_go_on && self.is_inline(&state, Instant::now()) && state.sessions[session].status == SessionStatus::Open
         {
@@ -295,30 +287,8 @@ impl Queue {
         None
     }
 
-    /// Wakes a worker if requests wait, and a session is free for them.
-    fn notify_worker(&self, state: MutexGuard<'_, State>) {
-        let is_needed = state.parked > 0 && state.line.len() > 0 && state.free_session().is_some();
-        drop(state);
-        if is_needed {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Returns the task of the thread of a request that has just arrived.
-    fn inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Inline> {
-        if !self.is_inline(state, now)
-            || state.gathering.is_under_way(now)
-            || !state.sessions.iter().any(|slot| slot.is_free())
-        {
-            return None;
-        }
-        if state.gathering.begins(now) {
-            return Some(Inline::Gather(Gathering(Arc::clone(self))));
-        }
-        self.start_inline(state, now).map(Inline::Run)
-    }
-
-    /// Forms a batch of the waiting requests for the thread of a request, if a session and a slot are free.
+    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
+    /// slot are free.
     fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
         if !self.is_inline(state, now) {
             return None;
@@ -334,6 +304,7 @@ impl Queue {
         (1..=state.inline_batch).contains(&state.line.size())
             && state.moved.is_empty()
             && state.door == Door::Open
+            && state.inline_mode.is_on()
             && state.inline_paused_until.is_none_or(|until| now >= until)
             && !self.sharing.is_open()
     }
@@ -485,27 +456,6 @@ impl Queue {
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
-    }
-}
-
-impl Gathering {
-    /// Forms a batch of the requests that wait now, unless another thread runs them.
-    pub(super) fn run(self) -> Option<InlineRun> {
-        let mut state = self.0.state.lock();
-        let run = self.0.start_inline(&mut state, Instant::now());
-        if let Some(run) = &run {
-            state.gathering.found(run.batch.parts.len());
-        }
-        run
-        // The drop of this gathering wakes a worker if requests still wait.
-    }
-}
-
-impl Drop for Gathering {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.gathering.ends();
-        self.0.notify_worker(state);
     }
 }
 

@@ -179,7 +179,7 @@ impl RunningChain {
         let rows = inputs.rows();
         let ticket = model.enqueue(inputs, demand(clock), self.priority)?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
-        let outputs = clock.wait(ticket.outputs(), predicted, taken).await?;
+        let outputs = clock.wait(ticket, predicted, taken).await?;
 
         let version = Arc::clone(version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();

@@ -121,7 +121,7 @@ impl Admitted {
         }
         let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority))?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
-        let outputs = clock.wait(ticket.outputs(), predicted, taken).await?;
+        let outputs = clock.wait(ticket, predicted, taken).await?;
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();

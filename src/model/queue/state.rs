@@ -8,7 +8,7 @@ use crate::error::{Error, Shed};
 use crate::model::admission::residual;
 use crate::model::batch::BatchPolicy;
 use crate::model::current_session::CurrentSession;
-use crate::model::gathering::GatheringMode;
+use crate::model::inline_mode::InlineMode;
 use crate::model::request::{Batch, Request};
 use crate::model::service_time::{CLASSES, ServiceTime, class_of};
 use crate::model::waiting_line::{Waiting, WaitingLine};
@@ -39,8 +39,8 @@ pub(super) struct State {
     pub(super) inline_batch: usize,
     /// Time until which no run is inline, because the last one took too long.
     pub(super) inline_paused_until: Option<Instant>,
-    /// Gathering of requests before an inline run.
-    pub(super) gathering: GatheringMode,
+    /// Choice between threads of requests and workers for short runs.
+    pub(super) inline_mode: InlineMode,
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     pub(super) door: Door,

@@ -149,61 +149,11 @@ fn queue_of_short_runs() -> Arc<Queue> {
     queue
 }
 
-fn run_of(inline: Option<Inline>) -> InlineRun {
-    match inline {
-        Some(Inline::Run(run)) => run,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The first request that gathers.
-fn gathering(queue: &Arc<Queue>) -> (Arc<Request>, Gathering) {
-    loop {
-        let Entered { request, inline, .. } = push(queue);
-        match inline {
-            Some(Inline::Gather(gathering)) => return (request, gathering),
-            Some(Inline::Run(run)) => drop((run, queue.next_inline(0, COMPLETED, true))),
-            None => panic!("the session is free"),
-        }
-    }
-}
-
-#[test]
-fn a_request_that_gathers_runs_those_that_have_come_meanwhile() {
-    let queue = queue_of_short_runs();
-    let (first, gathering) = gathering(&queue);
-    let second = push(&queue);
-    assert!(second.inline.is_none());
-    let run = gathering.run().unwrap();
-    assert!(run.batch.has(&first) && run.batch.has(&second.request));
-    // It was worth it, so the next one gathers, too.
-    queue.next_inline(0, COMPLETED, true);
-    drop(run);
-    assert!(matches!(push(&queue).inline, Some(Inline::Gather(_))));
-}
-
-#[test]
-fn a_request_that_gathers_and_is_given_up_leaves_the_others_to_a_worker() {
-    let queue = queue_of_short_runs();
-    let (first, gathering) = gathering(&queue);
-    let second = push(&queue);
-    let worker = std::thread::spawn({
-        let queue = Arc::clone(&queue);
-        move || take(&queue, None)
-    });
-    while queue.state.lock().parked == 0 && !worker.is_finished() {
-        std::thread::yield_now();
-    }
-    queue.give_up(&first);
-    drop(gathering);
-    assert!(worker.join().unwrap().has(&second.request));
-}
-
 #[test]
 fn a_request_that_finds_a_free_session_runs_itself_and_what_arrives_meanwhile() {
     let queue = queue_of_short_runs();
     let first = push(&queue);
-    let run = run_of(first.inline);
+    let run = first.inline.unwrap();
     assert!(run.session == 0 && run.batch.has(&first.request));
     let (second, third) = (push(&queue), push(&queue));
     assert!(second.inline.is_none() && third.inline.is_none());
@@ -245,7 +195,7 @@ fn longer_runs_and_more_rows_than_one_run_takes_are_left_to_workers() {
 fn a_run_that_takes_long_after_all_is_ended_and_a_worker_runs_its_requests() {
     let queue = queue_of_short_runs();
     let first = push(&queue);
-    let run = run_of(first.inline);
+    let run = first.inline.unwrap();
     queue.move_to_worker(0, run.began - SHORT);
     assert!(!run.batch.is_terminated(), "that was an earlier run");
     queue.move_to_worker(0, run.began);
@@ -263,7 +213,7 @@ fn a_run_that_takes_long_after_all_is_ended_and_a_worker_runs_its_requests() {
 fn a_request_that_was_given_up_is_not_moved() {
     let queue = queue_of_short_runs();
     let first = push(&queue);
-    let began = run_of(first.inline).began;
+    let began = first.inline.unwrap().began;
     queue.move_to_worker(0, began);
     queue.give_up(&first.request);
     queue.next_inline(0, FinishedRun { took: SHORT, end: RunEnd::Moved }, true);
