@@ -18,7 +18,7 @@ use leeway::error::{Result, SetupError};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, ModelBytes, ModelSource, Priority, SpinSlots};
+use leeway::model::{Engine, InlineSlots, ModelBytes, ModelSource, Priority};
 use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
@@ -45,7 +45,7 @@ fn config() -> Config {
 fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
     let monitor = Arc::new(Monitor::new(engine.version(), Default::default()));
-    let spin_slots = Arc::new(SpinSlots::for_threads(2.try_into().unwrap()));
+    let inline_slots = InlineSlots::for_threads(2.try_into().unwrap()).unwrap();
     let limits = LoadingConfig::default();
     let loader = Loader {
         store: Arc::new(LocalFolder::new(config().repository.path)),
@@ -53,7 +53,7 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
         isolated_engine: None,
         stages: Stages::default(),
         monitor,
-        spin_slots,
+        inline_slots,
         trial: None,
         run_limit: RunLimit(limits.trial_timeout()),
         load_limit: limits.timeout(),

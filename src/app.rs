@@ -22,7 +22,7 @@ use crate::machine;
 use crate::machine::open_files_limit;
 use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
-use crate::model::{Engine, OnnxModel, SpinSlots};
+use crate::model::{Engine, InlineSlots, OnnxModel};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
 use crate::registry::{Catalog, Loader, RunLimit, Trial};
@@ -143,7 +143,7 @@ impl App {
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
         let (data_tls, admin_tls) = (tls(&config.http.tls, "http")?, tls(&config.admin.tls, "admin")?);
         http::check_path_prefix(&config.http)?;
-        let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
+        let inline_slots = InlineSlots::for_threads(config.http.threads())?;
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
             store: repository::store(&config.repository),
@@ -151,7 +151,7 @@ impl App {
             isolated_engine,
             stages,
             monitor: Arc::clone(&monitor),
-            spin_slots,
+            inline_slots,
             trial,
             run_limit,
             load_limit,

@@ -96,8 +96,9 @@
 //!   clock except its deadline; [`budget::StageClock`] times and bounds all of them in one place.
 //! - Recording a prediction looks up no metric by its labels, and takes no lock that models share.
 //! - Parsing instances builds no `serde_json::Value`: numbers go from their text into the tensor's buffer.
-//! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes the
-//!   waiting requests when it becomes free, so batches grow under load and a lone request does not wait for others.
+//! - A session makes one run at a time. Whoever has a free session takes the waiting requests, so batches grow under load
+//!   and a lone request does not wait for others: a worker, or, where runs are very short, the thread of a request.
+//! - At least one thread that handles requests never runs a model, and a watchdog ends long runs on the others.
 //! - No thread watches for deadlines: a request that ends early (at its deadline, or because its client has left)
 //!   removes itself from the queue, and cancels its run if no other request waits for the run.
 //! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.

@@ -139,9 +139,10 @@ impl HttpConfig {
         self.cors.problem().or_else(keys).or_else(|| self.tls.problem("http"))
     }
 
-    /// Returns [`HttpConfig::threads`], or the number of cores if it is `auto`.
+    /// Returns [`HttpConfig::threads`], or the number of cores if it is `auto`. With a single core, there are two threads:
+    /// one can read requests while the other runs a model.
     pub fn threads(&self) -> NonZeroUsize {
-        self.threads.or(available_cores())
+        self.threads.or(available_cores().max(NonZeroUsize::MIN.saturating_add(1)))
     }
 
     /// [`HttpConfig::first_request_timeout_ms`] as a duration.

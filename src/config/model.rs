@@ -90,10 +90,9 @@ pub struct SessionConfig {
     pub max_instances: NonZeroUsize,
     /// Maximum number of requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
-    /// Maximum time for which a worker that waits for the next request, or a request that waits for its answer, spins
-    /// instead of parking. Both spin only if requests come one at a time and a run takes no longer than this time. 0
-    /// turns spinning off.
-    pub spin_us: u64,
+    /// Maximum learned time of a run that the thread of a request makes itself, instead of a worker. 0 leaves all runs to
+    /// workers.
+    pub inline_us: u64,
 }
 
 /// `[model.inputs.NAME]`: settings of an input.
@@ -216,7 +215,7 @@ impl Default for SessionConfig {
             max_wait_us: 0,
             max_instances: super::count::non_zero(4096),
             queue_capacity: super::count::non_zero(1024),
-            spin_us: 100,
+            inline_us: 100,
         }
     }
 }
@@ -288,9 +287,9 @@ impl SessionConfig {
         Duration::from_micros(self.max_wait_us)
     }
 
-    /// [`SessionConfig::spin_us`] as a duration.
-    pub fn spin(&self) -> Duration {
-        Duration::from_micros(self.spin_us)
+    /// [`SessionConfig::inline_us`] as a duration.
+    pub fn inline(&self) -> Duration {
+        Duration::from_micros(self.inline_us)
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -300,8 +299,8 @@ impl SessionConfig {
         if self.providers.is_empty() {
             return Err("model.providers: the list is empty; name at least one of \"cpu\", \"cuda\"".to_owned());
         }
-        if self.spin_us > 1_000 {
-            return Err(format!("model.spin_us: {} is too long, at most 1000", self.spin_us));
+        if self.inline_us > 1_000 {
+            return Err(format!("model.inline_us: {} is too long, at most 1000", self.inline_us));
         }
         if let Count::Fixed(workers) = self.workers {
             most("workers", workers, 256)?;

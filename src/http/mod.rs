@@ -59,6 +59,7 @@ mod openapi;
 mod operations;
 mod operator_request;
 mod path_prefix;
+mod poll_again;
 mod predict;
 mod request_layer;
 mod sockets;

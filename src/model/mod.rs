@@ -2,13 +2,13 @@
 //!
 //! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, from the times
 //! that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch limit
-//! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`). So batches grow by themselves
-//! under load, and a lone request does not wait for others. A run that no request waits for any more is ended.
-//! `request.rs` holds the state of a request, which all of these files share, and `waiting_line.rs` the waiting
-//! requests. `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between
-//! spinning and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a
-//! runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and `isolated/` opens its sessions
-//! in other processes.
+//! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`, `runner.rs`). So batches grow by
+//! themselves under load, and a lone request does not wait for others. Where runs are very short, the thread of a request
+//! runs the batch instead of a worker (`inline.rs`). A run that no request waits for any more is ended. `request.rs` holds
+//! the state of a request, which all of these files share, and `waiting_line.rs` the waiting requests.
+//! `load_estimate.rs` shows without a lock that a request has ample time, and `warm_up.rs` makes the first runs of a
+//! session. `session.rs` is the interface of a runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX
+//! Runtime, and `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
 //! that are made up (`made_up_rows.rs`, in a shape from `row_shape.rs`) or real (`real_rows.rs`), `sharing.rs` decides
@@ -27,6 +27,8 @@ mod constant_input;
 mod current_session;
 mod element_bounds;
 mod independence;
+mod inline;
+mod inline_mode;
 pub mod isolated;
 mod joining;
 mod load_estimate;
@@ -37,23 +39,22 @@ mod real_rows;
 mod request;
 mod row_layout;
 mod row_shape;
+mod runner;
 mod runtime_libraries;
 mod service_time;
 mod session;
 mod sharing;
-mod wait_strategy;
 mod waiting_line;
 mod warm_up;
 mod worker;
 
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, time_for_one_run, turn};
@@ -65,24 +66,26 @@ pub use self::element_bounds::{ElementBounds, Tried};
 pub use self::independence::{
     Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
 };
+pub use self::inline::InlineSlots;
+use self::inline::{MAX_HELD, MAX_RUN};
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;
 pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, for_an_example, made_up, zeros};
-use self::queue::{Entered, Queue};
+use self::queue::{Entered, InlineRun, InlineRuns, Queue};
 use self::request::{Reply, Request};
 pub use self::row_shape::RowShape;
+use self::runner::Runner;
 pub use self::runtime_libraries::RuntimeLibraries;
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
-use self::wait_strategy::{WaitStrategy, spin_until};
 pub use self::warm_up::{Stopwatch, measure, slow_run};
-use self::worker::Worker;
+use self::worker::work;
 use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::{Dim, Signature, Tensors};
 
 /// A loaded version that takes requests.
 pub struct OnnxModel {
@@ -90,14 +93,10 @@ pub struct OnnxModel {
     provider: Provider,
     sharing: Arc<Sharing>,
     queue: Arc<Queue>,
-    spin_slots: Arc<SpinSlots>,
-    workers: Vec<WorkerHandle>,
-}
-
-/// The thread of a worker, and a handle to the session that it owns.
-struct WorkerHandle {
-    thread: JoinHandle<()>,
-    current: Arc<CurrentSession>,
+    sessions: Vec<Arc<CurrentSession>>,
+    runners: Arc<[Mutex<Runner>]>,
+    /// The threads of the workers, one for each session.
+    workers: Vec<JoinHandle<()>>,
 }
 
 /// A ticket for a request in the queue. Awaiting it returns the model's outputs. Dropping it earlier withdraws the
@@ -107,39 +106,6 @@ pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
     request: Arc<Request>,
     queue: Arc<Queue>,
-    /// Strategy for the first wait for the answer.
-    wait_strategy: WaitStrategy,
-    spin_slots: Arc<SpinSlots>,
-}
-
-/// Limit on the number of requests that spin for their answers at the same time, over all models. A request that spins
-/// keeps a thread busy that could read further requests. At least one thread stays free to read them, because unread
-/// requests would not be noticed as load.
-#[derive(Debug)]
-pub struct SpinSlots {
-    free: AtomicUsize,
-}
-
-/// A slot in use. Dropping it frees the slot.
-#[derive(Debug)]
-struct SpinSlot<'a>(&'a SpinSlots);
-
-impl SpinSlots {
-    /// Returns the slots for a server whose requests are handled by this many threads.
-    pub fn for_threads(threads: NonZeroUsize) -> SpinSlots {
-        SpinSlots { free: AtomicUsize::new(threads.get() - 1) }
-    }
-
-    fn enter(&self) -> Option<SpinSlot<'_>> {
-        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
-        taken.ok().map(|_| SpinSlot(self))
-    }
-}
-
-impl Drop for SpinSlot<'_> {
-    fn drop(&mut self) {
-        self.0.free.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Settings that the workers of a version share.
@@ -154,8 +120,8 @@ pub struct ModelSettings<'a> {
 }
 
 impl OnnxModel {
-    /// Starts the workers, each with a session that is already open and warm. `service` is the service time that was
-    /// learned from warming up.
+    /// Starts a worker for each session, which is already open and warm. `service` is the service time that was learned
+    /// from warming up.
     pub fn start(
         name: &str,
         loaded: &Arc<dyn LoadedModel>,
@@ -163,28 +129,36 @@ impl OnnxModel {
         ModelSettings { session: config, budget, sharing }: ModelSettings<'_>,
         service: ServiceTime,
         recorder: &Arc<VersionRecorder>,
-        spin_slots: &Arc<SpinSlots>,
+        inline_slots: &Arc<InlineSlots>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
         recorder.set_batching(sharing.independence().name(), sharing.is_on());
+        let max_run =
+            if can_run_inline(&**loaded, config, sharing.policy()) { config.inline() } else { Duration::ZERO };
+        let inline = InlineRuns { max_run, slots: Arc::clone(inline_slots) };
         let current: Vec<Arc<CurrentSession>> = sessions.iter().map(|_| Arc::default()).collect();
-        let queue =
-            Arc::new(Queue::new(Arc::clone(&sharing), config, budget, service, current.clone(), Arc::clone(recorder)));
+        let (shared, recorder_too) = (Arc::clone(&sharing), Arc::clone(recorder));
+        let queue = Arc::new(Queue::new(shared, config, budget, service, current.clone(), inline, recorder_too));
+        let runner = |(session, current): (Box<dyn Session>, &Arc<CurrentSession>)| {
+            Mutex::new(Runner::new(session, Arc::clone(current), Arc::clone(loaded), &queue, recorder, &sharing))
+        };
+        let runners: Arc<[Mutex<Runner>]> = sessions.into_iter().zip(&current).map(runner).collect();
         let mut model = OnnxModel {
             provider: loaded.provider(),
             signature,
-            sharing: Arc::clone(&sharing),
+            sharing,
             queue: Arc::clone(&queue),
-            spin_slots: Arc::clone(spin_slots),
+            sessions: current,
+            runners: Arc::clone(&runners),
             workers: Vec::new(),
         };
-        for (index, (session, current)) in sessions.into_iter().zip(current).enumerate() {
-            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder, &sharing);
+        for index in 0..runners.len() {
+            let (queue, runners) = (Arc::clone(&queue), Arc::clone(&runners));
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
-                .spawn(move || worker.run())
+                .spawn(move || work(index, &queue, &runners))
                 .map_err(|error| Error::internal(format_args!("a worker thread could not be started: {error}")))?;
-            model.workers.push(WorkerHandle { thread, current });
+            model.workers.push(thread);
         }
         Ok(model)
     }
@@ -231,11 +205,27 @@ impl OnnxModel {
 
     /// Puts a request's inputs into the queue, if they can be run in time. The inputs must match the signature, and be
     /// in its order.
+    ///
+    /// If a run takes less than `model.inline_us` and a session is free, this runs the waiting requests, and the ticket is
+    /// answered when it is returned.
     pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
-        let Entered { request, reply, wait_strategy } = self.queue.push(inputs, demand, priority)?;
-        let (queue, spin_slots) = (Arc::clone(&self.queue), Arc::clone(&self.spin_slots));
-        Ok(Ticket { reply, request, queue, wait_strategy, spin_slots })
+        let Entered { request, reply, inline } = self.queue.push(inputs, demand, priority)?;
+        if let Some(first) = inline {
+            self.run_inline(first);
+        }
+        Ok(Ticket { reply, request, queue: Arc::clone(&self.queue) })
+    }
+
+    /// Runs waiting requests on this thread, and answers them.
+    fn run_inline(&self, InlineRun { session, mut batch, began, slot }: InlineRun) {
+        loop {
+            let finished = self.runners[session].lock().run(&batch);
+            let may_go_on = began.elapsed() < MAX_HELD;
+            let Some((next, begins)) = self.queue.next_inline(session, finished, may_go_on) else { return };
+            slot.next_run(begins);
+            batch = next;
+        }
     }
 
     /// Stops accepting requests. Waiting requests are still answered, then the workers end.
@@ -245,12 +235,12 @@ impl OnnxModel {
 
     /// Ends the current runs of a model that is being retired: its workers answer with an error and end.
     pub fn interrupt(&self) {
-        self.workers.iter().for_each(|worker| worker.current.retire());
+        self.sessions.iter().for_each(|session| session.retire());
     }
 
     /// Returns true if all workers have ended.
     pub fn is_retired(&self) -> bool {
-        self.workers.iter().all(|worker| worker.thread.is_finished())
+        self.workers.iter().all(JoinHandle::is_finished)
     }
 
     fn check(&self, inputs: &Tensors) -> Result<()> {
@@ -264,6 +254,18 @@ impl OnnxModel {
         }
         self.policy().check(inputs)
     }
+}
+
+/// Returns true if short runs can be made on the thread of a request: they run on the processor, in this process, and
+/// their number of rows, or of tokens, tells how long they take.
+fn can_run_inline(loaded: &dyn LoadedModel, config: &SessionConfig, policy: BatchPolicy) -> bool {
+    let has_fixed_rows =
+        loaded.signature().inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))));
+    loaded.is_in_process()
+        && loaded.provider() == Provider::Cpu
+        && config.max_wait().is_zero()
+        && (has_fixed_rows || policy.lengths == Lengths::Padded)
+        && config.inline() < MAX_RUN
 }
 
 impl std::fmt::Debug for OnnxModel {
@@ -307,14 +309,7 @@ impl Future for Ticket {
     type Output = Result<(Tensors, QueueTimings)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ticket { reply, wait_strategy, spin_slots, .. } = &mut *self;
-        if let WaitStrategy::Spin(limit) = std::mem::replace(wait_strategy, WaitStrategy::Park)
-            && let Some(_spinning) = spin_slots.enter()
-            && let Some(reply) = spin_until(limit, || reply.try_recv().ok())
-        {
-            return Poll::Ready(reply);
-        }
-        Pin::new(reply)
+        Pin::new(&mut self.reply)
             .poll(context)
             // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
             .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))

@@ -327,6 +327,10 @@ impl LoadedModel for LoadedOnnx {
         self.provider
     }
 
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Result<Box<dyn Session>, SetupError> {
         let first = self.first.lock().take();
         let session = match first {

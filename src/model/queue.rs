@@ -8,23 +8,25 @@
 mod forecast;
 mod state;
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use self::state::{Door, Running, State, WorkerSlot};
+use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
 use super::batch::{BatchPolicy, Next, plan};
 use super::current_session::CurrentSession;
+use super::inline::{InlineOwner, InlineSlot, InlineSlots};
+use super::inline_mode::InlineMode;
 use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, Line, ServiceTime, class_of};
 use super::sharing::Sharing;
-use super::wait_strategy::{WaitStrategy, spin_until, wait_strategy};
 use super::waiting_line::WaitingLine;
 use crate::budget::{LatencyBudget, TimeLimits};
 use crate::config::SessionConfig;
@@ -41,8 +43,7 @@ pub(super) struct Queue {
     queue_and_run: Duration,
     /// Age difference above which a request goes before a newer one of the next higher priority.
     overtaking: Duration,
-    /// Maximum time for which a worker spins for a request, or a request for its answer.
-    spin: Duration,
+    inline: InlineRuns,
     state: Mutex<State>,
     arrived: Condvar,
     /// Length of `State::line`, readable without the lock.
@@ -50,11 +51,37 @@ pub(super) struct Queue {
     /// Estimate of the load, readable without the lock.
     load_estimate: LoadEstimate,
     recorder: Arc<VersionRecorder>,
-    /// The current run of each worker, readable without the lock.
+    /// The current run of each session, readable without the lock.
     runs: Arc<Runs>,
 }
 
-/// Duration and outcome of a worker's last run.
+/// Inline runs of a version: those on the threads of requests.
+#[derive(Debug)]
+pub(super) struct InlineRuns {
+    /// Maximum learned time of a run; zero if no run is inline.
+    pub(super) max_run: Duration,
+    pub(super) slots: Arc<InlineSlots>,
+}
+
+/// Work for a worker.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Run a batch on this session.
+    Run { session: usize, batch: Arc<Batch> },
+    /// Open this session again.
+    OpenSession { session: usize },
+}
+
+/// A batch that the thread of a request runs.
+#[derive(Debug)]
+pub(super) struct InlineRun {
+    pub(super) session: usize,
+    pub(super) batch: Arc<Batch>,
+    pub(super) began: Instant,
+    pub(super) slot: InlineSlot,
+}
+
+/// Duration and outcome of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FinishedRun {
     pub(super) took: Duration,
@@ -68,16 +95,19 @@ pub(super) enum RunEnd {
     Completed,
     /// The run was ended because no request waited for it any more.
     Terminated,
+    /// The run was ended, and a worker runs the batch again.
+    Moved,
     /// The run ended with an error or a panic.
     Failed,
 }
 
-/// A request that was put into the queue, and the channel and strategy for waiting for its answer.
+/// A request that was put into the queue, and the channel for its answer.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
     pub(super) reply: oneshot::Receiver<Reply>,
-    pub(super) wait_strategy: WaitStrategy,
+    /// The run that the thread of this request has to make.
+    pub(super) inline: Option<InlineRun>,
 }
 
 // ===== impl Queue =====
@@ -88,22 +118,28 @@ impl Queue {
         config: &SessionConfig,
         budget: &LatencyBudget,
         service: ServiceTime,
-        workers: Vec<Arc<CurrentSession>>,
+        sessions: Vec<Arc<CurrentSession>>,
+        inline: InlineRuns,
         recorder: Arc<VersionRecorder>,
     ) -> Queue {
-        let runs = Arc::new(Runs::of(workers.len(), Instant::now()));
+        let runs = Arc::new(Runs::of(sessions.len(), Instant::now()));
         recorder.watch_runs(&runs);
         let state = State {
             line: WaitingLine::default(),
-            residuals: Vec::with_capacity(workers.len()),
-            workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
+            residuals: Vec::with_capacity(sessions.len()),
+            sessions: sessions
+                .into_iter()
+                .map(|session| SessionSlot { session, run: None, status: SessionStatus::Open })
+                .collect(),
+            moved: VecDeque::new(),
+            inline_batch: inline_batch(&service, inline.max_run),
+            inline_paused_until: None,
+            inline_mode: InlineMode::default(),
             full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
             learned: [Instant::now(); CLASSES],
             parked: 0,
-            quiet_streak: 0,
-            last_run: Duration::MAX,
             door: Door::Open,
         };
         let queue = Queue {
@@ -111,7 +147,7 @@ impl Queue {
             capacity: config.queue_capacity,
             queue_and_run: budget.queue_and_run(),
             overtaking: budget.inference / 2,
-            spin: config.spin(),
+            inline,
             state: Mutex::new(state),
             arrived: Condvar::new(),
             length: AtomicUsize::new(0),
@@ -137,9 +173,9 @@ impl Queue {
         self.forecast(&mut state, (fewest, run_size), demand, priority, now).map(|_| ())
     }
 
-    /// Puts a request into the queue and chooses the strategy for waiting for its answer. Fails with the reason if the
-    /// request is refused.
-    pub(super) fn push(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
+    /// Puts a request into the queue. If the runs of this version are short and a session is free, the thread of the
+    /// request has to run the waiting requests itself. Fails with the reason if the request is refused.
+    pub(super) fn push(self: &Arc<Self>, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
         let mut state = self.state.lock();
@@ -150,35 +186,145 @@ impl Queue {
         let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new((inputs, row_size), demand, (turn, now), predicted);
         let request = Arc::new(request);
-
-        let running: usize = state.runs().map(|run| run.batch.parts.len()).sum();
-        let quiet = state.line.len() + running <= 1;
-        state.quiet_streak = if quiet { state.quiet_streak.saturating_add(1) } else { 0 };
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);
-        let wait_strategy = wait_strategy(state.quiet_streak, state.last_run, self.spin);
-        let worker_sleeps = state.parked > 0;
+        let inline = self.start_inline(&mut state, now);
+        // Whoever uses the last session looks at the queue again after the run.
+        let is_worker_needed = inline.is_none() && state.parked > 0 && state.free_session().is_some();
         drop(state);
-        if worker_sleeps {
+        if is_worker_needed {
             self.arrived.notify_one();
         }
-        Ok(Entered { request, reply, wait_strategy })
+        Ok(Entered { request, reply, inline })
     }
 
-    /// Waits for requests and takes the next batch; `None` once the queue is closed and empty. `last` is the
-    /// worker's last batch, if it has run one.
-    pub(super) fn take(&self, worker: usize, last: Option<FinishedRun>) -> Option<Arc<Batch>> {
+    /// Waits for work for a worker; `None` once the queue is closed and empty. `last` is the worker's last run, with its
+    /// session.
+    pub(super) fn take(&self, last: Option<(usize, FinishedRun)>) -> Option<Work> {
         let mut state = self.state.lock();
-        self.finish(&mut state, worker, last);
-        let mut wait_strategy = wait_strategy(state.quiet_streak, state.last_run, self.spin);
+        if let Some((session, last)) = last {
+            let requests = state.sessions[session].run.as_ref().map_or(0, |run| run.batch.parts.len());
+            state.inline_mode.ran_on_worker(requests);
+            self.finish(&mut state, session, last);
+        }
         loop {
+            if state.is_done() {
+                self.arrived.notify_all();
+                return None;
+            }
+            if let Some(session) = state.session_with(SessionStatus::Lost) {
+                state.sessions[session].status = SessionStatus::Opening;
+                return Some(Work::OpenSession { session });
+            }
             let now = Instant::now();
             let policy = match state.door {
                 Door::Open => self.sharing.policy(),
                 // No more requests will come.
                 Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.sharing.policy() },
             };
-            let plan = plan(now, state.line.candidates(), policy, state.full_batch, state.service.typical_line());
+            let until = match state.free_session() {
+                Some(session) => {
+                    let full_batch = state.full_batch;
+                    let next = match state.moved.pop_front() {
+                        Some(batch) => Ok(batch),
+                        None => self.next_batch(&mut state, policy, full_batch, now),
+                    };
+                    match next {
+                        Ok(batch) => {
+                            let batch = self.begin(&mut state, session, batch, now);
+                            // More rows are waiting than this batch takes, so a parked worker is woken for them.
+                            if state.parked > 0 && state.line.len() > 0 && state.free_session().is_some() {
+                                self.arrived.notify_one();
+                            }
+                            return Some(Work::Run { session, batch });
+                        }
+                        Err(until) => until,
+                    }
+                }
+                None => None,
+            };
+            if state.is_done() {
+                continue;
+            }
+            state.parked += 1;
+            match until {
+                Some(until) => {
+                    self.arrived.wait_until(&mut state, until);
+                }
+                None => self.arrived.wait(&mut state),
+            }
+            state.parked -= 1;
+        }
+    }
+
+    /// Ends an inline run. Returns the next batch for the same thread and session, unless `may_go_on` is false or a
+    /// worker has to run the waiting requests.
+    pub(super) fn next_inline(
+        &self,
+        session: usize,
+        last: FinishedRun,
+        may_go_on: bool,
+    ) -> Option<(Arc<Batch>, Instant)> {
+        let mut state = self.state.lock();
+        state.inline_mode.ran_inline();
+        self.finish(&mut state, session, last);
+        if may_go_on && self.is_inline(&state, Instant::now()) && state.sessions[session].status == SessionStatus::Open
+        {
+            let now = Instant::now();
+            if let Some(batch) = self.next_inline_batch(&mut state, now) {
+                return Some((self.begin(&mut state, session, batch, now), now));
+            }
+        }
+        let are_workers_needed = state.parked > 0
+            && (state.line.len() > 0
+                || !state.moved.is_empty()
+                || state.door == Door::Closed
+                || state.session_with(SessionStatus::Lost).is_some());
+        drop(state);
+        if are_workers_needed {
+            self.arrived.notify_all();
+        }
+        None
+    }
+
+    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
+    /// slot are free.
+    fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
+        if !self.is_inline(state, now) {
+            return None;
+        }
+        let session = state.sessions.iter().position(|slot| slot.is_free())?;
+        let slot = self.inline.slots.take(Arc::<Queue>::clone(self), session, now)?;
+        let batch = self.next_inline_batch(state, now)?;
+        Some(InlineRun { session, batch: self.begin(state, session, batch, now), began: now, slot })
+    }
+
+    /// Returns true if the waiting requests are few and short enough for an inline run.
+    fn is_inline(&self, state: &State, now: Instant) -> bool {
+        (1..=state.inline_batch).contains(&state.line.size())
+            && state.moved.is_empty()
+            && state.door == Door::Open
+            && state.inline_mode.is_on()
+            && state.inline_paused_until.is_none_or(|until| now >= until)
+            && !self.sharing.is_open()
+    }
+
+    fn next_inline_batch(&self, state: &mut State, now: Instant) -> Option<Batch> {
+        let full_batch = state.full_batch.min(state.inline_batch);
+        self.next_batch(state, self.sharing.policy(), full_batch, now).ok()
+    }
+
+    /// Forms the next batch, and refuses requests that cannot be in time any more. Without a batch, returns the time
+    /// until which to wait for more rows, if there are any.
+    fn next_batch(
+        &self,
+        state: &mut State,
+        policy: BatchPolicy,
+        full_batch: usize,
+        now: Instant,
+    ) -> Result<Batch, Option<Instant>> {
+        loop {
+            let plan = plan(now, state.line.candidates(), policy, full_batch, state.service.typical_line());
             if plan.next == Next::Idle
                 && let Some(&first) = plan.hopeless.first()
                 && state.try_all_the_same(first, policy, now)
@@ -190,62 +336,57 @@ impl Queue {
                 waiting.request.fail(state.too_late(&waiting, policy, now));
                 state.end_unwanted_runs(&waiting.request);
             }
-            self.note_length(&state);
-            if let Some(batch) = batch.map(Arc::new) {
-                // More rows are waiting than this batch takes, so a parked worker is woken for them.
-                if state.parked > 0 && state.line.len() > 0 {
-                    self.arrived.notify_one();
-                }
-                batch.take(now);
-                let expected = state.service.tail(batch.size()).unwrap_or_default();
-                let (batch_too, until) = (Arc::clone(&batch), batch.last_deadline().unwrap_or(now));
-                let running = Running { batch: batch_too, since: now, expected, until, ended: None };
-                state.workers[worker].run = Some(running);
-                self.runs.begin(worker, now);
-                self.load_estimate.note_free_at(state.first_free());
-                return Some(batch);
-            }
-            match plan.next {
-                Next::WaitUntil(until) => {
-                    state.parked += 1;
-                    self.arrived.wait_until(&mut state, until);
-                    state.parked -= 1;
-                }
-                _ if state.door == Door::Closed => return None,
-                _ => match std::mem::replace(&mut wait_strategy, WaitStrategy::Park) {
-                    WaitStrategy::Spin(limit) => {
-                        MutexGuard::unlocked(&mut state, || self.watch(limit));
-                    }
-                    WaitStrategy::Park => {
-                        state.parked += 1;
-                        self.arrived.wait(&mut state);
-                        state.parked -= 1;
-                    }
-                },
-            }
+            self.note_length(state);
+            return batch.ok_or(match plan.next {
+                Next::WaitUntil(until) => Some(until),
+                _ => None,
+            });
         }
     }
 
-    /// Learns from a worker's last batch. From this point on, the run of that batch cannot be ended any more.
-    fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
-        let slot = &mut state.workers[worker];
+    /// Records that a run of this batch begins.
+    fn begin(&self, state: &mut State, session: usize, batch: Batch, now: Instant) -> Arc<Batch> {
+        batch.take(now);
+        let batch = Arc::new(batch);
+        let expected = state.service.tail(batch.size()).unwrap_or_default();
+        let (batch_too, until) = (Arc::clone(&batch), batch.last_deadline().unwrap_or(now));
+        let running = Running { batch: batch_too, since: now, expected, until, ended: None };
+        state.sessions[session].run = Some(running);
+        self.runs.begin(session, now);
+        self.load_estimate.note_free_at(state.first_free());
+        batch
+    }
+
+    /// Records that a worker has tried to open a session again.
+    pub(super) fn has_opened(&self, session: usize) {
+        let mut state = self.state.lock();
+        let slot = &mut state.sessions[session];
+        slot.status = if slot.session.is_open() { SessionStatus::Open } else { SessionStatus::NotOpened };
+    }
+
+    /// Learns from a run that has ended. From this point on, the run cannot be ended any more.
+    fn finish(&self, state: &mut State, session: usize, last: FinishedRun) {
+        let slot = &mut state.sessions[session];
         let Some(run) = slot.run.take() else { return };
-        self.runs.end(worker);
+        self.runs.end(session);
         if run.ended.is_some() {
             slot.session.allow_runs();
+        }
+        slot.status = if slot.session.is_open() { SessionStatus::Open } else { SessionStatus::Lost };
+        if last.end == RunEnd::Moved {
+            state.moved.extend(run.batch.rest());
         }
         let (rows, size, policy) = (run.batch.rows(), run.batch.size(), self.sharing.policy());
         self.load_estimate.note_free_at(state.first_free());
         let has_taught = match (last, run.ended) {
-            (Some(FinishedRun { took, end: RunEnd::Completed }), _) => {
-                state.last_run = took;
+            (FinishedRun { took, end: RunEnd::Completed }, _) => {
                 state.usual_size += (size as f64 - state.usual_size) / 8.0;
                 state.service.observe(size, took);
                 true
             }
             // The run was too slow for every request in it. This is learned only if a smaller run is possible;
             // otherwise, this one request may just be harder than others.
-            (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > policy.fewest_rows() => {
+            (FinishedRun { end: RunEnd::Terminated, .. }, Some(ended)) if rows > policy.fewest_rows() => {
                 state.service.observe_ended(size, ended.saturating_duration_since(run.since))
             }
             _ => false,
@@ -253,6 +394,7 @@ impl Queue {
         if has_taught {
             state.learned[class_of(size)] = Instant::now();
             state.full_batch = full_batch(policy.most_size(), &state.service, self.queue_and_run);
+            state.inline_batch = inline_batch(&state.service, self.inline.max_run);
             self.note_service_time(state);
         }
     }
@@ -266,19 +408,14 @@ impl Queue {
         self.note_length(&state);
         state.end_unwanted_runs(request);
         // The run may go on for a while, because not every run can be ended at once.
-        if let Some(worker) = state.worker_of(request) {
-            self.runs.abandon(worker);
+        if let Some(session) = state.session_of(request) {
+            self.runs.abandon(session);
         }
     }
 
     /// Returns the time for which all workers have been in their current runs; `None` if a worker is free.
     pub(super) fn all_busy_for(&self) -> Option<Duration> {
         self.runs.all_busy_for()
-    }
-
-    /// Spins until a request arrives, for `limit` at most.
-    fn watch(&self, limit: Duration) {
-        spin_until(limit, || (self.length.load(Ordering::Acquire) > 0).then_some(()));
     }
 
     /// Returns true if no request waits for a run.
@@ -308,10 +445,10 @@ impl Queue {
         self.state.lock().service.typical(rows)
     }
 
-    /// Returns true if another worker has a session and the queue is open.
-    pub(super) fn others_can_run(&self, worker: usize) -> bool {
+    /// Returns true if another session is open and the queue is open.
+    pub(super) fn others_can_run(&self, session: usize) -> bool {
         let state = self.state.lock();
-        let mut others = state.workers.iter().enumerate().filter(|(index, _)| *index != worker);
+        let mut others = state.sessions.iter().enumerate().filter(|(index, _)| *index != session);
         state.door == Door::Open && others.any(|(_, other)| other.session.is_open())
     }
 
@@ -319,6 +456,43 @@ impl Queue {
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
+    }
+}
+
+impl InlineOwner for Queue {
+    fn move_to_worker(&self, session: usize, began: Instant) {
+        let mut state = self.state.lock();
+        let Some(run) = state.sessions[session].run.as_mut().filter(|run| run.since == began && run.ended.is_none())
+        else {
+            return;
+        };
+        let now = Instant::now();
+        run.ended = Some(now);
+        run.batch.move_to_worker();
+        let (requests, ran_for) = (run.batch.parts.len(), now.saturating_duration_since(began));
+        state.sessions[session].session.end_run();
+        state.inline_paused_until = Some(now + INLINE_PAUSE);
+        drop(state);
+        self.recorder.run_moved();
+        let (model, version) = self.recorder.names();
+        tracing::warn!(
+            model,
+            version,
+            requests,
+            ran_for_ms = ran_for.as_millis(),
+            "a run took much longer than those before it; it is moved from the thread of a request to a worker"
+        );
+    }
+}
+
+/// Time for which no run of a version is inline after one took too long.
+const INLINE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Returns the maximum size of an inline run, which takes at most `max_run` in the tail.
+fn inline_batch(service: &ServiceTime, max_run: Duration) -> usize {
+    match service.tail_line() {
+        Some(line) if !max_run.is_zero() => line.rows_within(max_run),
+        _ => 0,
     }
 }
 

@@ -49,8 +49,10 @@ struct Progress {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) parts: Vec<Part>,
-    /// True if the run was ended because nobody waited for it any more.
+    /// True if the run was ended from outside.
     is_terminated: AtomicBool,
+    /// True if it was ended because a worker is to run the batch.
+    is_moved: AtomicBool,
 }
 
 /// Rows of one request that are part of a batch.
@@ -145,7 +147,7 @@ impl Request {
 
 impl Batch {
     pub(super) fn new(parts: Vec<Part>) -> Batch {
-        Batch { parts, is_terminated: AtomicBool::new(false) }
+        Batch { parts, is_terminated: AtomicBool::new(false), is_moved: AtomicBool::new(false) }
     }
 
     /// Records in each request of the batch that a worker takes it now.
@@ -181,12 +183,31 @@ impl Batch {
         self.parts.iter().all(|part| part.request.is_over())
     }
 
+    /// Ends the run, because nobody waits for it any more.
     pub(super) fn terminate(&self) {
-        self.is_terminated.store(true, Ordering::Relaxed);
+        self.is_terminated.store(true, Ordering::Release);
     }
 
+    /// Ends the run, because a worker is to run the batch.
+    pub(super) fn move_to_worker(&self) {
+        self.is_moved.store(true, Ordering::Relaxed);
+        self.terminate();
+    }
+
+    /// Returns true if the run was ended because a worker is to run the batch.
+    pub(super) fn is_moved(&self) -> bool {
+        self.is_moved.load(Ordering::Relaxed)
+    }
+
+    /// Returns the parts that still need a run; `None` if there are none.
+    pub(super) fn rest(&self) -> Option<Batch> {
+        let parts: Vec<Part> = self.parts.iter().filter(|part| !part.request.is_over()).cloned().collect();
+        (!parts.is_empty()).then(|| Batch::new(parts))
+    }
+
+    /// Returns true if the run was ended from outside.
     pub(super) fn is_terminated(&self) -> bool {
-        self.is_terminated.load(Ordering::Relaxed)
+        self.is_terminated.load(Ordering::Acquire)
     }
 }
 

@@ -46,6 +46,11 @@ pub trait LoadedModel: Debug + Send + Sync {
     /// The execution provider of its sessions.
     fn provider(&self) -> Provider;
 
+    /// Returns true if its sessions run in this process, and can be ended between two operators.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     /// Opens a new session: one per worker, and another one after a worker has panicked.
     fn open(&self) -> Result<Box<dyn Session>, SetupError>;
 }

@@ -1,279 +1,35 @@
-//! A worker: one thread that owns a session and runs batches until its queue is closed.
+//! A worker: one thread that runs batches until its queue is closed. All workers of a version share its sessions.
 
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::current_session::CurrentSession;
-use super::independence::{Independence, are_conclusive, compare};
-use super::queue::{FinishedRun, Queue, RunEnd};
-use super::real_rows::RealRows;
-use super::request::{Batch, Part};
-use super::session::{LoadedModel, Session};
-use super::sharing::Sharing;
-use crate::error::{Error, ProcessEnd, Result, SetupError};
-use crate::monitor::VersionRecorder;
-use crate::tensor::Tensors;
+use parking_lot::Mutex;
 
-pub(super) struct Worker {
-    index: usize,
-    /// `None` after a panic, until a new session is open.
-    session: Option<Box<dyn Session>>,
-    current: Arc<CurrentSession>,
-    loaded: Arc<dyn LoadedModel>,
-    queue: Arc<Queue>,
-    recorder: Arc<VersionRecorder>,
-    sharing: Arc<Sharing>,
-    real_rows: RealRows,
+use super::queue::{Queue, Work};
+use super::runner::Runner;
+
+/// Runs batches until the queue is closed and empty, then closes the session with the worker's own index.
+pub(super) fn work(index: usize, queue: &Queue, runners: &Arc<[Mutex<Runner>]>) {
+    let mut last = None;
+    while let Some(work) = queue.take(last.take()) {
+        match work {
+            Work::Run { session, batch } => last = Some((session, runners[session].lock().run(&batch))),
+            Work::OpenSession { session } => {
+                open_session(&mut runners[session].lock(), session, queue);
+                queue.has_opened(session);
+            }
+        }
+    }
+    runners[index].lock().close();
 }
 
-impl Worker {
-    pub(super) fn new(
-        index: usize,
-        session: Box<dyn Session>,
-        current: &Arc<CurrentSession>,
-        loaded: Arc<dyn LoadedModel>,
-        queue: &Arc<Queue>,
-        recorder: &Arc<VersionRecorder>,
-        sharing: &Arc<Sharing>,
-    ) -> Worker {
-        current.set(&*session);
-        Worker {
-            index,
-            session: Some(session),
-            current: Arc::clone(current),
-            loaded,
-            queue: Arc::clone(queue),
-            recorder: Arc::clone(recorder),
-            sharing: Arc::clone(sharing),
-            real_rows: RealRows::new(),
-        }
+/// Opens a session again after it was lost. If that fails, batches are left to the other sessions, until this one is open:
+/// otherwise it would always be free, so it would take most batches and fail them.
+fn open_session(runner: &mut Runner, session: usize, queue: &Queue) {
+    const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+    runner.rebuild();
+    while !runner.has_session() && queue.others_can_run(session) {
+        std::thread::sleep(BETWEEN_ATTEMPTS);
+        runner.rebuild();
     }
-
-    /// Runs batches until the queue is closed and empty. A panic fails only its batch.
-    pub(super) fn run(mut self) {
-        let mut last = None;
-        while let Some(batch) = self.queue.take(self.index, last) {
-            let begin = Instant::now();
-            let ran = catch_unwind(AssertUnwindSafe(|| {
-                let end = self.run_batch(&batch, &batch.parts);
-                let took = begin.elapsed();
-                if end == RunEnd::Completed && self.sharing.is_open() {
-                    self.learn_from(&batch);
-                }
-                FinishedRun { took, end }
-            }));
-            last = Some(match ran {
-                Ok(finished) => finished,
-                Err(panic) => {
-                    tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
-                    self.recorder.worker_restarted();
-                    self.fail(&batch.parts, &Error::WorkerPanicked);
-                    // The session may be in an invalid state, so it is not used again.
-                    self.lose_session();
-                    FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
-                }
-            });
-            if self.session.is_none() {
-                self.rebuild();
-                self.wait_while_others_serve();
-            }
-        }
-    }
-
-    fn lose_session(&mut self) {
-        self.session = None;
-        self.current.clear();
-    }
-
-    /// Leaves batches to the workers that have a session, until this worker has one again. A worker without a session
-    /// would always be free, so it would take most batches and fail them.
-    fn wait_while_others_serve(&mut self) {
-        const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
-        while self.session.is_none() && self.queue.others_can_run(self.index) {
-            std::thread::sleep(BETWEEN_ATTEMPTS);
-            self.rebuild();
-        }
-    }
-
-    /// Opens a new session, so that the next batch need not wait for it. If opening fails, the next batch tries again.
-    fn rebuild(&mut self) {
-        let reopen = || {
-            drop(self.session.take());
-            let session = self.loaded.open()?;
-            self.current.set(&*session);
-            self.session = Some(session);
-            Ok(())
-        };
-        match catch_unwind(AssertUnwindSafe(reopen)) {
-            Ok(Ok(())) => {}
-            // The end of the process is already logged.
-            Ok(Err::<(), SetupError>(SetupError::Run(Error::ModelRestarting { .. }))) => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "no new session could be opened")
-            }
-            Err(_panic) => tracing::error!("opening a new session panicked"),
-        }
-    }
-
-    /// Runs parts of a batch together and answers their requests.
-    fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> RunEnd {
-        let rows: Vec<(usize, usize)> =
-            parts.iter().map(|part| (part.rows.len(), part.request.inputs.row_length())).collect();
-        let outputs = match parts {
-            [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs, 0),
-            several => {
-                let rows: Vec<(&Tensors, Range<usize>)> =
-                    several.iter().map(|part| (&part.request.inputs, part.rows.clone())).collect();
-                self.sharing
-                    .joining()
-                    .gather(&rows)
-                    .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
-                    .and_then(|inputs| {
-                        let before = |(inputs, rows): &(&Tensors, Range<usize>)| rows.len() * inputs.row_elements();
-                        let all = inputs.rows() * inputs.row_elements();
-                        self.run_once(batch, &inputs, all - rows.iter().map(before).sum::<usize>())
-                    })
-            }
-        };
-        match outputs.and_then(|outputs| self.sharing.joining().split(outputs, &rows)) {
-            Ok(outputs) => {
-                let now = Instant::now();
-                for (part, outputs) in parts.iter().zip(outputs) {
-                    part.deliver(outputs, now);
-                }
-                RunEnd::Completed
-            }
-            Err(error) if batch.is_terminated() => {
-                self.recorder.run_terminated();
-                self.fail(parts, &error);
-                RunEnd::Terminated
-            }
-            // The model failed on one of these inputs, or gave no usable output: run each request alone, so that only
-            // the bad one fails.
-            Err(Error::ModelFailed { .. } | Error::UnusableOutput { .. }) if parts.len() > 1 => {
-                for part in parts {
-                    if !part.request.is_unwanted(Instant::now()) {
-                        self.run_batch(batch, std::slice::from_ref(part));
-                    }
-                }
-                RunEnd::Failed
-            }
-            Err(error) => {
-                self.fail(parts, &error);
-                RunEnd::Failed
-            }
-        }
-    }
-
-    /// Checks with rows of real requests if rows are independent, for a model that could not be checked at load.
-    fn learn_from(&mut self, batch: &Batch) {
-        for part in &batch.parts {
-            self.real_rows.keep(&part.request.inputs);
-        }
-        let Some(session) = &mut self.session else { return };
-        let Some(rows) = self.real_rows.take(!self.queue.is_empty()) else { return };
-        let (gives_way, mut has_given_way) = (self.real_rows.gives_way(), false);
-        let mut run = |inputs: &Tensors| {
-            has_given_way = gives_way && !self.queue.is_empty();
-            if has_given_way { Err(Error::internal("a request arrived")) } else { session.run(inputs) }
-        };
-        let compared = compare(&rows, &self.sharing.comparing(self.queue.full_batch()), &mut run);
-        if has_given_way {
-            self.real_rows.put_back(rows);
-            return;
-        }
-        if let Err(error) = &compared {
-            self.note_end(error);
-        }
-        let (model, version) = self.recorder.names();
-        let problem = match compared {
-            Ok(comparison) => {
-                let (outputs, is_conclusive) =
-                    (comparison.outputs.clone(), are_conclusive(std::slice::from_ref(&comparison)));
-                if let Some(comparisons) = self.real_rows.add(comparison) {
-                    let found = Independence::of(comparisons, String::new);
-                    match &found {
-                        Independence::Dependent(_) => tracing::warn!(model, version, "{found}"),
-                        _ => tracing::info!(model, version, "{found}"),
-                    }
-                    self.sharing.decide(found, outputs);
-                    self.recorder.set_batching(self.sharing.independence().name(), self.sharing.is_on());
-                    return;
-                }
-                if is_conclusive {
-                    return;
-                }
-                "different requests had the same answer".to_owned()
-            }
-            Err(error) => error.for_operators(),
-        };
-        if self.real_rows.has_given_up() {
-            tracing::warn!(
-                model,
-                version,
-                problem,
-                "requests are still run one at a time: real requests did not show if rows are independent"
-            );
-        }
-    }
-
-    /// Answers parts with an error. Other rows of their requests are not run any more.
-    fn fail(&self, parts: &[Part], error: &Error) {
-        for part in parts {
-            part.request.fail(error.clone());
-            if !part.is_whole() {
-                self.queue.give_up(&part.request);
-            }
-        }
-    }
-
-    /// Runs inputs that contain `padding` elements of padding.
-    fn run_once(&mut self, batch: &Batch, inputs: &Tensors, padding: usize) -> Result<Tensors> {
-        let session = match &mut self.session {
-            Some(session) => session,
-            broken @ None => {
-                let session = broken.insert(self.loaded.open().map_err(SetupError::of_a_request)?);
-                self.current.set(&**session);
-                session
-            }
-        };
-        // The batch was ended before its run began, or while the worker had no session.
-        if batch.is_terminated() {
-            return Err(Error::internal("nobody waits for this run any more"));
-        }
-        self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
-        match session.run(inputs) {
-            // The input is not to blame: the run was ended from outside.
-            Err(Error::ModelFailed { .. }) if self.current.is_retired() => Err(Error::ShuttingDown),
-            Err(Error::ModelProcessEnded { when: ProcessEnd::BeforeTheRun, detail }) => {
-                self.process_ended(&detail);
-                let session = self.session.insert(self.loaded.open().map_err(SetupError::of_a_request)?);
-                self.current.set(&**session);
-                session.run(inputs).inspect_err(|error| self.note_end(error))
-            }
-            ran => ran.inspect_err(|error| self.note_end(error)),
-        }
-    }
-
-    /// Drops the session if the error means that the session's process has ended.
-    fn note_end(&mut self, error: &Error) {
-        if let Error::ModelProcessEnded { detail, .. } = error {
-            self.process_ended(detail);
-        }
-    }
-
-    fn process_ended(&mut self, detail: &str) {
-        let (model, version) = self.recorder.names();
-        tracing::error!(model, version, detail, "a model's process ended; another one is started");
-        self.recorder.worker_restarted();
-        self.lose_session();
-    }
-}
-
-/// Returns the message of a panic, or a text that says that it has none.
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }

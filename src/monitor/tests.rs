@@ -221,6 +221,7 @@ async fn serve(version: &Arc<VersionRecorder>) {
     version.batch(1_000, 10, 0);
     version.worker_restarted();
     version.run_terminated();
+    version.run_moved();
     let (typical, tail) =
         (RunTime { per_row_s: 0.001, per_run_s: 0.002 }, RunTime { per_row_s: 0.003, per_run_s: 0.0045 });
     version.set_service_times(ServiceTimes { typical, tail });

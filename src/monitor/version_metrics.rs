@@ -226,6 +226,7 @@ pub(super) struct BudgetHandles {
     pub(super) shed: CounterBy<ShedReason>,
     pub(super) expired: CounterBy<Stage>,
     pub(super) terminated: Counter,
+    pub(super) moved: Counter,
     pub(super) prediction_ratio: Histogram<'static>,
 }
 
@@ -279,6 +280,11 @@ impl BudgetHandles {
                 "leeway_runs_terminated_total",
                 &["model", "version"],
                 "Runs of the model that were ended because no request waited for them any more.",
+            ),
+            moved: all.counter(
+                "leeway_inline_runs_moved_total",
+                &["model", "version"],
+                "Runs on the thread of a request that took too long, so that a worker made them again.",
             ),
             prediction_ratio: all.histogram(
                 "leeway_completion_prediction_ratio",

@@ -185,6 +185,11 @@ impl VersionRecorder {
         self.metrics.cells.local().add(HANDLES.budget.terminated, 1);
     }
 
+    /// Counts a run that was moved from the thread of a request to a worker.
+    pub fn run_moved(&self) {
+        self.metrics.cells.local().add(HANDLES.budget.moved, 1);
+    }
+
     /// Sets the learned times of runs.
     pub fn set_service_times(&self, ServiceTimes { typical, tail }: ServiceTimes) {
         let (per_row, per_run) = (&self.metrics.service_per_row, &self.metrics.service_per_run);

@@ -22,7 +22,7 @@ use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
 use crate::model::{
-    Engine, Independence, ModelSettings, OnnxModel, ServiceTime, Session, SpinSlots, Stopwatch, measure,
+    Engine, Independence, InlineSlots, ModelSettings, OnnxModel, ServiceTime, Session, Stopwatch, measure,
 };
 use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
@@ -41,8 +41,8 @@ pub struct Loader {
     pub stages: Stages,
     /// The monitor of all requests.
     pub monitor: Arc<Monitor>,
-    /// Limits the number of spinning requests.
-    pub spin_slots: Arc<SpinSlots>,
+    /// Limits the number of inline runs.
+    pub inline_slots: Arc<InlineSlots>,
     /// Trial of each version in another process, before it is loaded; `None` for no trial.
     pub trial: Option<Trial>,
     /// Timeout of the first runs of a version.
@@ -231,7 +231,7 @@ impl Loader {
         let settings = ModelSettings { session: &config.model, budget: &config.budget, sharing };
         let thread_name = format!("{name}-{version}");
         let model =
-            OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
+            OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.inline_slots)?;
         let costs = StageCosts::of(opened.preprocessor.is_heavy(), opened.postprocessor.is_heavy());
         let example = findings.example.take().map(|example| RawValue::from_string(example.instance));
         let example = example.transpose().map_err(Error::internal)?;

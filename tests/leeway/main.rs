@@ -43,6 +43,7 @@ mod hostile_stages;
 mod images;
 mod independence;
 mod init;
+mod inline_runs;
 mod isolation;
 mod lifecycle;
 mod locale;

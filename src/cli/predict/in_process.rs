@@ -19,7 +19,7 @@ use crate::config::{Config, available_cores};
 use crate::error::{Error, ErrorKind, Result as RequestResult};
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
-use crate::model::{Priority, SpinSlots};
+use crate::model::{InlineSlots, Priority};
 use crate::monitor::Monitor;
 use crate::pipeline::{RequestBody, Stages, request_body};
 use crate::registry::{Catalog, LoadOrder, Loader, Pace, RunLimit, ServedModel, ServedVersion, Snapshot, Target};
@@ -98,7 +98,7 @@ impl InProcess {
             monitor: Arc::new(Monitor::new("", config.monitoring.windows())),
             engine: Arc::new(engine),
             stages,
-            spin_slots: Arc::new(SpinSlots::for_threads(NonZeroUsize::MIN)),
+            inline_slots: InlineSlots::none(),
             // The trial keeps a server alive. Here, a model that ends the process harms nobody.
             trial: None,
             run_limit: RunLimit(config.loading.trial_timeout()),

@@ -45,7 +45,7 @@ impl Queue {
         now: Instant,
     ) -> Result<Option<Duration>> {
         let rows_ahead = state.line.size_before(turn(priority, now, self.overtaking));
-        let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
+        let is_free = rows_ahead == 0 && state.sessions.iter().any(|slot| slot.run.is_none());
         let left = demand.finish_by.saturating_duration_since(now);
         // A request of low priority leaves time for other requests to overtake it.
         let for_others = match priority {
@@ -53,9 +53,9 @@ impl Queue {
             _ => Duration::ZERO,
         };
         let is_stale = state.is_stale(size.min(run_size), now);
-        let State { residuals, workers, service, .. } = state;
+        let State { residuals, sessions, service, .. } = state;
         residuals.clear();
-        residuals.extend(workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
+        residuals.extend(sessions.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
         let admission = admit(Backlog { rows_ahead, residuals }, run_size, service, size, left - for_others);
         if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {

@@ -1,5 +1,6 @@
 //! The state of a queue that its lock guards: waiting requests, runs of the workers, and the learned times.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use crate::error::{Error, Shed};
 use crate::model::admission::residual;
 use crate::model::batch::BatchPolicy;
 use crate::model::current_session::CurrentSession;
+use crate::model::inline_mode::InlineMode;
 use crate::model::request::{Batch, Request};
 use crate::model::service_time::{CLASSES, ServiceTime, class_of};
 use crate::model::waiting_line::{Waiting, WaitingLine};
@@ -20,8 +22,10 @@ pub(super) const STALE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) line: WaitingLine,
-    /// The state of each worker.
-    pub(super) workers: Vec<WorkerSlot>,
+    /// The state of each session.
+    pub(super) sessions: Vec<SessionSlot>,
+    /// Batches whose inline runs took too long. Workers take them before all others.
+    pub(super) moved: VecDeque<Batch>,
     pub(super) service: ServiceTime,
     /// Size of a full batch, in the unit of `service`: its number of rows, or, where rows differ in length, their total
     /// length.
@@ -31,22 +35,38 @@ pub(super) struct State {
     /// For each class of sizes, the time of the last run that was learned from, or that was attempted in order to
     /// learn.
     pub(super) learned: [Instant; CLASSES],
+    /// Maximum size of an inline run; 0 if every run takes too long.
+    pub(super) inline_batch: usize,
+    /// Time until which no run is inline, because the last one took too long.
+    pub(super) inline_paused_until: Option<Instant>,
+    /// Choice between threads of requests and workers for short runs.
+    pub(super) inline_mode: InlineMode,
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
-    /// Number of requests in a row that arrived while at most one other request was waiting or running.
-    pub(super) quiet_streak: u32,
-    /// Duration of the last run.
-    pub(super) last_run: Duration,
     pub(super) door: Door,
     /// Buffer for the remaining time of each worker's run, kept to avoid an allocation.
     pub(super) residuals: Vec<Duration>,
 }
 
-/// State of a worker, as the queue sees it.
+/// State of a session, as the queue sees it.
 #[derive(Debug)]
-pub(super) struct WorkerSlot {
+pub(super) struct SessionSlot {
     pub(super) session: Arc<CurrentSession>,
     pub(super) run: Option<Running>,
+    pub(super) status: SessionStatus,
+}
+
+/// Status of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionStatus {
+    /// It can run batches.
+    Open,
+    /// It was lost in its last run.
+    Lost,
+    /// A worker opens it again.
+    Opening,
+    /// It could not be opened, and there is no other one. Its next run tries again.
+    NotOpened,
 }
 
 /// A run that has not ended.
@@ -68,9 +88,16 @@ pub(super) enum Door {
     Closed,
 }
 
+impl SessionSlot {
+    /// Returns true if the session is open and has no run.
+    pub(super) fn is_free(&self) -> bool {
+        self.run.is_none() && self.status == SessionStatus::Open
+    }
+}
+
 impl State {
     pub(super) fn runs(&self) -> impl Iterator<Item = &Running> {
-        self.workers.iter().filter_map(|slot| slot.run.as_ref())
+        self.sessions.iter().filter_map(|slot| slot.run.as_ref())
     }
 
     /// Ends every run that has rows of this request, if nobody waits for any request of that run any more.
@@ -78,7 +105,7 @@ impl State {
         if request.taken().is_none() {
             return;
         }
-        for slot in &mut self.workers {
+        for slot in &mut self.sessions {
             if let Some(run) = &mut slot.run
                 && run.ended.is_none()
                 && run.batch.has(request)
@@ -91,10 +118,10 @@ impl State {
         }
     }
 
-    /// Returns a worker that runs rows of this request.
-    pub(super) fn worker_of(&self, request: &Arc<Request>) -> Option<usize> {
+    /// Returns the session that runs rows of this request.
+    pub(super) fn session_of(&self, request: &Arc<Request>) -> Option<usize> {
         request.taken()?;
-        self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
+        self.sessions.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
     }
 
     /// Returns true if the learned time of runs of this size is stale.
@@ -130,10 +157,26 @@ impl State {
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
 
-    /// Returns the time at which the first worker is expected to end its run; `None` if one is free.
+    /// Returns a session without a run in which a worker can run a batch.
+    pub(super) fn free_session(&self) -> Option<usize> {
+        let is_usable = |slot: &SessionSlot| matches!(slot.status, SessionStatus::Open | SessionStatus::NotOpened);
+        self.sessions.iter().position(|slot| slot.run.is_none() && is_usable(slot))
+    }
+
+    /// Returns true if the queue is closed, and nothing is left for a worker.
+    pub(super) fn is_done(&self) -> bool {
+        self.door == Door::Closed && self.line.len() == 0 && self.moved.is_empty() && self.runs().next().is_none()
+    }
+
+    /// Returns a session with this status.
+    pub(super) fn session_with(&self, status: SessionStatus) -> Option<usize> {
+        self.sessions.iter().position(|slot| slot.status == status)
+    }
+
+    /// Returns the time at which the first session is expected to end its run; `None` if one is free.
     pub(super) fn first_free(&self) -> Option<Instant> {
         // `None` is less than any time.
-        self.workers
+        self.sessions
             .iter()
             .map(|slot| slot.run.as_ref().map(|run| run.until.min(run.since + run.expected)))
             .min()
@@ -146,7 +189,7 @@ impl State {
             true => self.line.size().div_ceil(self.line.len().max(1)).max(1),
             false => self.full_batch,
         };
-        let batches = self.line.size().div_ceil(run_size * self.workers.len().max(1));
+        let batches = self.line.size().div_ceil(run_size * self.sessions.len().max(1));
         let run = self.service.typical(run_size).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }

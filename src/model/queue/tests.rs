@@ -7,11 +7,17 @@ use crate::config::Provider;
 use crate::error::{Error, Shed};
 use crate::model::independence::Independence;
 use crate::model::joining::Joining;
+use crate::model::session::{Interrupt, Session};
 use crate::model::sharing::Rows;
 use crate::monitor::{Monitor, VersionLabels};
 use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
 fn queue(config: &SessionConfig) -> Arc<Queue> {
+    queue_with(config, Duration::ZERO)
+}
+
+/// A queue of one session, whose runs of up to `max_run` are inline.
+fn queue_with(config: &SessionConfig, max_run: Duration) -> Arc<Queue> {
     let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
     let recorder = Monitor::new("1", Default::default()).version(labels, LatencyBudget::DEFAULT, Default::default());
     let x = TensorSpec { name: "x".into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None), Dim::Fixed(1)] };
@@ -19,11 +25,42 @@ fn queue(config: &SessionConfig) -> Arc<Queue> {
     let independence = Independence::Independent { difference: 0.0 };
     let rows = Rows { independence, joining: Joining::default() };
     let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default()));
-    let workers = vec![Arc::default()];
-    Arc::new(Queue::new(sharing, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
+    let session = Arc::new(CurrentSession::default());
+    session.set(&NoSession);
+    let inline = InlineRuns { max_run, slots: InlineSlots::for_threads(2.try_into().unwrap()).unwrap() };
+    let budget = &LatencyBudget::DEFAULT;
+    Arc::new(Queue::new(sharing, config, budget, ServiceTime::default(), vec![session], inline, recorder))
 }
 
-fn push(queue: &Queue) -> Entered {
+/// A session that nothing runs on.
+#[derive(Debug)]
+struct NoSession;
+
+impl Session for NoSession {
+    fn interrupt(&self) -> Arc<dyn Interrupt> {
+        Arc::new(NoSession)
+    }
+
+    fn run(&mut self, _: &Tensors) -> Result<Tensors> {
+        Err(Error::internal("not run in this test"))
+    }
+}
+
+impl Interrupt for NoSession {
+    fn end_runs(&self) {}
+
+    fn allow_runs(&self) {}
+}
+
+/// The batch that a worker takes next.
+fn take(queue: &Queue, last: Option<FinishedRun>) -> Arc<Batch> {
+    match queue.take(last.map(|last| (0, last))) {
+        Some(Work::Run { session: 0, batch }) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn push(queue: &Arc<Queue>) -> Entered {
     let row = Tensor::new(vec![1, 1], Data::F32(vec![0.0])).unwrap();
     queue.push([("x".into(), row)].into_iter().collect(), demand(), Priority::Normal).unwrap()
 }
@@ -33,6 +70,8 @@ fn demand() -> TimeLimits {
     TimeLimits { deadline, finish_by: deadline.instant() }
 }
 
+const COMPLETED: FinishedRun = FinishedRun { took: Duration::from_micros(5), end: RunEnd::Completed };
+
 /// The worker would wait for ten minutes, but no more requests will come.
 #[test]
 fn a_queue_that_is_closed_waits_for_no_company() {
@@ -40,10 +79,13 @@ fn a_queue_that_is_closed_waits_for_no_company() {
     let entered = push(&queue);
     let worker = std::thread::spawn({
         let queue = Arc::clone(&queue);
-        move || (queue.take(0, None).map(|batch| batch.rows()), queue.take(0, None).is_none())
+        move || {
+            let rows = take(&queue, None).rows();
+            (rows, queue.take(Some((0, COMPLETED))).is_none())
+        }
     });
     queue.close();
-    assert_eq!(worker.join().unwrap(), (Some(1), true));
+    assert_eq!(worker.join().unwrap(), (1, true));
     assert!(entered.request.taken().is_some());
 }
 
@@ -52,13 +94,13 @@ fn a_queue_that_is_closed_waits_for_no_company() {
 fn a_batch_that_nobody_waits_for_is_ended_and_the_next_may_run() {
     let queue = queue(&SessionConfig::default());
     let (first, second) = (push(&queue), push(&queue));
-    let batch = queue.take(0, None).unwrap();
+    let batch = take(&queue, None);
     queue.give_up(&first.request);
     assert!(!batch.is_terminated());
     queue.give_up(&second.request);
     assert!(batch.is_terminated());
     let third = push(&queue);
-    let next = queue.take(0, Some(FinishedRun { took: Duration::ZERO, end: RunEnd::Terminated })).unwrap();
+    let next = take(&queue, Some(FinishedRun { took: Duration::ZERO, end: RunEnd::Terminated }));
     assert!(!next.is_terminated() && next.has(&third.request));
 }
 
@@ -73,7 +115,7 @@ fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
         state.service.observe(1, Duration::from_secs(24 * 3600));
         state.learned = [Instant::now() - 2 * STALE; CLASSES];
     }
-    let batch = queue.take(0, None).unwrap();
+    let batch = take(&queue, None);
     assert!(batch.has(&hopeless.request));
     // Only one attempt at a time: the next request is refused.
     let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal).unwrap_err();
@@ -85,10 +127,96 @@ fn only_a_run_that_was_too_late_for_everybody_says_that_runs_take_long() {
     for (end, is_learned) in [(RunEnd::Terminated, true), (RunEnd::Failed, false)] {
         let queue = queue(&SessionConfig::default());
         let entered = [push(&queue), push(&queue)];
-        queue.take(0, None).unwrap();
+        take(&queue, None);
         entered.iter().for_each(|entered| queue.give_up(&entered.request));
         push(&queue);
-        queue.take(0, Some(FinishedRun { took: Duration::from_secs(1), end })).unwrap();
+        take(&queue, Some(FinishedRun { took: Duration::from_secs(1), end }));
         assert_eq!(queue.typical_run(2).is_some(), is_learned);
     }
+}
+
+// ===== inline runs =====
+
+const SHORT: Duration = Duration::from_micros(100);
+
+/// A queue that has learned that its runs are short.
+fn queue_of_short_runs() -> Arc<Queue> {
+    let queue = queue_with(&SessionConfig::default(), SHORT);
+    let first = push(&queue);
+    assert!(first.inline.is_none(), "nothing is known yet");
+    take(&queue, None);
+    assert!(queue.next_inline(0, COMPLETED, true).is_none(), "nothing waits");
+    queue
+}
+
+#[test]
+fn a_request_that_finds_a_free_session_runs_itself_and_what_arrives_meanwhile() {
+    let queue = queue_of_short_runs();
+    let first = push(&queue);
+    let run = first.inline.unwrap();
+    assert!(run.session == 0 && run.batch.has(&first.request));
+    let (second, third) = (push(&queue), push(&queue));
+    assert!(second.inline.is_none() && third.inline.is_none());
+    let (next, _) = queue.next_inline(0, COMPLETED, true).unwrap();
+    assert!(next.has(&second.request) && next.has(&third.request));
+    assert!(queue.next_inline(0, COMPLETED, true).is_none());
+    drop(run.slot);
+    assert!(push(&queue).inline.is_some());
+}
+
+#[test]
+fn a_request_that_has_made_runs_for_long_leaves_the_rest_to_a_worker() {
+    let queue = queue_of_short_runs();
+    let first = push(&queue);
+    let second = push(&queue);
+    assert!(queue.next_inline(0, COMPLETED, false).is_none());
+    assert!(take(&queue, None).has(&second.request) && first.inline.is_some());
+}
+
+#[test]
+fn longer_runs_and_more_rows_than_one_run_takes_are_left_to_workers() {
+    let queue = queue_of_short_runs();
+    for _ in 0..7 {
+        if push(&queue).inline.is_none() {
+            break;
+        }
+        queue.next_inline(0, FinishedRun { took: 2 * SHORT, end: RunEnd::Completed }, true);
+    }
+    assert!(push(&queue).inline.is_none());
+
+    let queue = queue_of_short_runs();
+    let rows = queue.state.lock().inline_batch + 1;
+    let many = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
+    let many: Tensors = [("x".into(), many)].into_iter().collect();
+    assert!(queue.push(many, demand(), Priority::Normal).unwrap().inline.is_none());
+}
+
+#[test]
+fn a_run_that_takes_long_after_all_is_ended_and_a_worker_runs_its_requests() {
+    let queue = queue_of_short_runs();
+    let first = push(&queue);
+    let run = first.inline.unwrap();
+    queue.move_to_worker(0, run.began - SHORT);
+    assert!(!run.batch.is_terminated(), "that was an earlier run");
+    queue.move_to_worker(0, run.began);
+    assert!(run.batch.is_terminated() && run.batch.is_moved());
+    let second = push(&queue);
+    assert!(queue.next_inline(0, FinishedRun { took: SHORT, end: RunEnd::Moved }, true).is_none());
+    let batch = take(&queue, None);
+    assert!(batch.has(&first.request) && !batch.has(&second.request) && !batch.is_terminated());
+    assert!(take(&queue, Some(COMPLETED)).has(&second.request));
+    // For a while, no run is inline.
+    assert!(push(&queue).inline.is_none());
+}
+
+#[test]
+fn a_request_that_was_given_up_is_not_moved() {
+    let queue = queue_of_short_runs();
+    let first = push(&queue);
+    let began = first.inline.unwrap().began;
+    queue.move_to_worker(0, began);
+    queue.give_up(&first.request);
+    queue.next_inline(0, FinishedRun { took: SHORT, end: RunEnd::Moved }, true);
+    let second = push(&queue);
+    assert!(take(&queue, None).has(&second.request));
 }
