@@ -312,6 +312,6 @@ mod tests {
                 assert_eq!(Arc::ptr_eq(&content, &replaced(&content)), !has_maps, "{}", path.display());
             }
         }
-        assert_eq!(of_maps, 16);
+        assert_eq!(of_maps, 15);
     }
 }

@@ -70,14 +70,18 @@ async fn a_run_that_nobody_waits_for_is_ended_and_the_worker_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_ends_its_run() {
-    let app = TestApp::with(Repository::of("work").config()).await;
+    // A run on the thread of the request would be made again by the worker.
+    let on_workers = format!("{TENSOR_STAGES}[model]\ninline_us = 0\n");
+    let repository = Repository::of("echo_float32").with("work", 1, "work", &on_workers);
+    let app = TestApp::with(repository.config()).await;
     let mut gone = TcpStream::connect(app.data).unwrap();
     let body = rounds(ENDLESS);
-    write!(gone, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(gone, "POST /v1/models/work:predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        .unwrap();
     app.metric_becomes(&of("work", "leeway_batch_size_count"), 1.0).await;
     drop(gone);
     app.metric_becomes(&of("work", "leeway_runs_terminated_total"), 1.0).await;
-    assert_eq!(app.predict("/predict", rounds(1)).await.predictions(), json!([1.0]));
+    assert_eq!(app.predict("/v1/models/work:predict", rounds(1)).await.predictions(), json!([1.0]));
 }
 
 /// Two requests wait for the same run, and only one of them gives up.
