@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::request::Batch;
+use super::service_time::ServiceTime;
 use crate::error::SetupError;
 
 /// Maximum time for which a request starts further runs.
@@ -39,7 +41,7 @@ const IDLE_TICKS: u32 = 200;
 /// Limit on the number of inline runs at the same time, over all models, and the watchdog of these runs.
 #[derive(Debug)]
 pub struct InlineSlots {
-    slots: Box<[Mutex<Option<InlineRun>>]>,
+    slots: Box<[Mutex<Option<WatchedRun>>]>,
     /// Number of slots that were taken since the start.
     taken: AtomicUsize,
     watchdog: Option<Watchdog>,
@@ -58,12 +60,37 @@ pub(super) trait InlineOwner: std::fmt::Debug + Send + Sync {
     fn move_to_worker(&self, worker: usize, began: Instant);
 }
 
-/// An inline run.
+/// The inline run of a slot.
 #[derive(Debug)]
-struct InlineRun {
+struct WatchedRun {
     owner: Arc<dyn InlineOwner>,
     worker: usize,
     began: Instant,
+}
+
+/// Inline runs of a version: those on the threads of requests.
+#[derive(Debug)]
+pub(super) struct InlineRuns {
+    /// Maximum learned time of a run; zero if no run is inline.
+    pub(super) max_run: Duration,
+    pub(super) slots: Arc<InlineSlots>,
+}
+
+/// A batch that the thread of a request runs.
+#[derive(Debug)]
+pub(super) struct InlineRun {
+    pub(super) session: usize,
+    pub(super) batch: Arc<Batch>,
+    pub(super) began: Instant,
+    pub(super) slot: InlineSlot,
+}
+
+/// Returns the maximum size of an inline run, which takes at most `max_run` in the tail.
+pub(super) fn inline_batch(service: &ServiceTime, max_run: Duration) -> usize {
+    match service.tail_line() {
+        Some(line) if !max_run.is_zero() => line.rows_within(max_run),
+        _ => 0,
+    }
 }
 
 /// A slot in use. Dropping it frees the slot.
@@ -111,7 +138,7 @@ impl InlineSlots {
             let slot = slot.try_lock().filter(|slot| slot.is_none())?;
             Some((index, slot))
         })?;
-        *slot = Some(InlineRun { owner, worker, began });
+        *slot = Some(WatchedRun { owner, worker, began });
         drop(slot);
         self.taken.fetch_add(1, Ordering::SeqCst);
         if let Some(watchdog) = &self.watchdog

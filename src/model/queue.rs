@@ -6,6 +6,7 @@
 //! `queue/state.rs`.
 
 mod forecast;
+mod inline_runs;
 mod state;
 
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
 use super::batch::{BatchPolicy, Next, plan};
 use super::current_session::CurrentSession;
-use super::inline::{InlineOwner, InlineSlot, InlineSlots};
+use super::inline::{InlineRun, InlineRuns, inline_batch};
 use super::inline_mode::InlineMode;
 use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
@@ -55,14 +56,6 @@ pub(super) struct Queue {
     runs: Arc<Runs>,
 }
 
-/// Inline runs of a version: those on the threads of requests.
-#[derive(Debug)]
-pub(super) struct InlineRuns {
-    /// Maximum learned time of a run; zero if no run is inline.
-    pub(super) max_run: Duration,
-    pub(super) slots: Arc<InlineSlots>,
-}
-
 /// Work for a worker.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -70,15 +63,6 @@ pub(super) enum Work {
     Run { session: usize, batch: Arc<Batch> },
     /// Open this session again.
     OpenSession { session: usize },
-}
-
-/// A batch that the thread of a request runs.
-#[derive(Debug)]
-pub(super) struct InlineRun {
-    pub(super) session: usize,
-    pub(super) batch: Arc<Batch>,
-    pub(super) began: Instant,
-    pub(super) slot: InlineSlot,
 }
 
 /// Duration and outcome of a run.
@@ -257,63 +241,6 @@ impl Queue {
         }
     }
 
-    /// Ends an inline run. Returns the next batch for the same thread and session, unless `may_go_on` is false or a
-    /// worker has to run the waiting requests.
-    pub(super) fn next_inline(
-        &self,
-        session: usize,
-        last: FinishedRun,
-        may_go_on: bool,
-    ) -> Option<(Arc<Batch>, Instant)> {
-        let mut state = self.state.lock();
-        state.inline_mode.ran_inline();
-        self.finish(&mut state, session, last);
-        if may_go_on && self.is_inline(&state, Instant::now()) && state.sessions[session].status == SessionStatus::Open
-        {
-            let now = Instant::now();
-            if let Some(batch) = self.next_inline_batch(&mut state, now) {
-                return Some((self.begin(&mut state, session, batch, now), now));
-            }
-        }
-        let are_workers_needed = state.parked > 0
-            && (state.line.len() > 0
-                || !state.moved.is_empty()
-                || state.door == Door::Closed
-                || state.session_with(SessionStatus::Lost).is_some());
-        drop(state);
-        if are_workers_needed {
-            self.arrived.notify_all();
-        }
-        None
-    }
-
-    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
-    /// slot are free.
-    fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
-        if !self.is_inline(state, now) {
-            return None;
-        }
-        let session = state.sessions.iter().position(|slot| slot.is_free())?;
-        let slot = self.inline.slots.take(Arc::<Queue>::clone(self), session, now)?;
-        let batch = self.next_inline_batch(state, now)?;
-        Some(InlineRun { session, batch: self.begin(state, session, batch, now), began: now, slot })
-    }
-
-    /// Returns true if the waiting requests are few and short enough for an inline run.
-    fn is_inline(&self, state: &State, now: Instant) -> bool {
-        (1..=state.inline_batch).contains(&state.line.size())
-            && state.moved.is_empty()
-            && state.door == Door::Open
-            && state.inline_mode.is_on()
-            && state.inline_paused_until.is_none_or(|until| now >= until)
-            && !self.sharing.is_open()
-    }
-
-    fn next_inline_batch(&self, state: &mut State, now: Instant) -> Option<Batch> {
-        let full_batch = state.full_batch.min(state.inline_batch);
-        self.next_batch(state, self.sharing.policy(), full_batch, now).ok()
-    }
-
     /// Forms the next batch, and refuses requests that cannot be in time any more. Without a batch, returns the time
     /// until which to wait for more rows, if there are any.
     fn next_batch(
@@ -456,43 +383,6 @@ impl Queue {
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
-    }
-}
-
-impl InlineOwner for Queue {
-    fn move_to_worker(&self, session: usize, began: Instant) {
-        let mut state = self.state.lock();
-        let Some(run) = state.sessions[session].run.as_mut().filter(|run| run.since == began && run.ended.is_none())
-        else {
-            return;
-        };
-        let now = Instant::now();
-        run.ended = Some(now);
-        run.batch.move_to_worker();
-        let (requests, ran_for) = (run.batch.parts.len(), now.saturating_duration_since(began));
-        state.sessions[session].session.end_run();
-        state.inline_paused_until = Some(now + INLINE_PAUSE);
-        drop(state);
-        self.recorder.run_moved();
-        let (model, version) = self.recorder.names();
-        tracing::warn!(
-            model,
-            version,
-            requests,
-            ran_for_ms = ran_for.as_millis(),
-            "a run took much longer than those before it; it is moved from the thread of a request to a worker"
-        );
-    }
-}
-
-/// Time for which no run of a version is inline after one took too long.
-const INLINE_PAUSE: Duration = Duration::from_secs(10);
-
-/// Returns the maximum size of an inline run, which takes at most `max_run` in the tail.
-fn inline_batch(service: &ServiceTime, max_run: Duration) -> usize {
-    match service.tail_line() {
-        Some(line) if !max_run.is_zero() => line.rows_within(max_run),
-        _ => 0,
     }
 }
 

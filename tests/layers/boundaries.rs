@@ -73,6 +73,7 @@ const BOUNDARIES: &[Boundary] = &[
             "model/isolated/",
             "model/mod.rs",
             "model/queue.rs",
+            "model/queue/inline_runs.rs",
             "model/queue/state.rs",
             "model/warm_up.rs",
             "model/runner.rs",

@@ -6,6 +6,7 @@ use crate::budget::Deadline;
 use crate::config::Provider;
 use crate::error::{Error, Shed};
 use crate::model::independence::Independence;
+use crate::model::inline::{InlineOwner, InlineSlots};
 use crate::model::joining::Joining;
 use crate::model::session::{Interrupt, Session};
 use crate::model::sharing::Rows;

@@ -1,0 +1,97 @@
+//! Runs on the threads of requests: which batches they get, and the end of a run that takes too long.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::state::{Door, SessionStatus, State};
+use super::{FinishedRun, Queue};
+use crate::model::inline::{InlineOwner, InlineRun};
+use crate::model::request::Batch;
+
+/// Time for which no run of a version is inline after one took too long.
+const INLINE_PAUSE: Duration = Duration::from_secs(10);
+
+impl Queue {
+    /// Ends an inline run. Returns the next batch for the same thread and session, unless `may_go_on` is false or a
+    /// worker has to run the waiting requests.
+    pub(in crate::model) fn next_inline(
+        &self,
+        session: usize,
+        last: FinishedRun,
+        may_go_on: bool,
+    ) -> Option<(Arc<Batch>, Instant)> {
+        let mut state = self.state.lock();
+        state.inline_mode.ran_inline();
+        self.finish(&mut state, session, last);
+        if may_go_on && self.is_inline(&state, Instant::now()) && state.sessions[session].status == SessionStatus::Open
+        {
+            let now = Instant::now();
+            if let Some(batch) = self.next_inline_batch(&mut state, now) {
+                return Some((self.begin(&mut state, session, batch, now), now));
+            }
+        }
+        let are_workers_needed = state.parked > 0
+            && (state.line.len() > 0
+                || !state.moved.is_empty()
+                || state.door == Door::Closed
+                || state.session_with(SessionStatus::Lost).is_some());
+        drop(state);
+        if are_workers_needed {
+            self.arrived.notify_all();
+        }
+        None
+    }
+
+    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
+    /// slot are free.
+    pub(super) fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
+        if !self.is_inline(state, now) {
+            return None;
+        }
+        let session = state.sessions.iter().position(|slot| slot.is_free())?;
+        let slot = self.inline.slots.take(Arc::<Queue>::clone(self), session, now)?;
+        let batch = self.next_inline_batch(state, now)?;
+        Some(InlineRun { session, batch: self.begin(state, session, batch, now), began: now, slot })
+    }
+
+    /// Returns true if the waiting requests are few and short enough for an inline run.
+    fn is_inline(&self, state: &State, now: Instant) -> bool {
+        (1..=state.inline_batch).contains(&state.line.size())
+            && state.moved.is_empty()
+            && state.door == Door::Open
+            && state.inline_mode.is_on()
+            && state.inline_paused_until.is_none_or(|until| now >= until)
+            && !self.sharing.is_open()
+    }
+
+    fn next_inline_batch(&self, state: &mut State, now: Instant) -> Option<Batch> {
+        let full_batch = state.full_batch.min(state.inline_batch);
+        self.next_batch(state, self.sharing.policy(), full_batch, now).ok()
+    }
+}
+
+impl InlineOwner for Queue {
+    fn move_to_worker(&self, session: usize, began: Instant) {
+        let mut state = self.state.lock();
+        let Some(run) = state.sessions[session].run.as_mut().filter(|run| run.since == began && run.ended.is_none())
+        else {
+            return;
+        };
+        let now = Instant::now();
+        run.ended = Some(now);
+        run.batch.move_to_worker();
+        let (requests, ran_for) = (run.batch.parts.len(), now.saturating_duration_since(began));
+        state.sessions[session].session.end_run();
+        state.inline_paused_until = Some(now + INLINE_PAUSE);
+        drop(state);
+        self.recorder.run_moved();
+        let (model, version) = self.recorder.names();
+        tracing::warn!(
+            model,
+            version,
+            requests,
+            ran_for_ms = ran_for.as_millis(),
+            "a run took much longer than those before it; it is moved from the thread of a request to a worker"
+        );
+    }
+}
