@@ -128,7 +128,7 @@ def add_without_a_score_for_each_class():
         ],
     )
     opsets = [helper.make_opsetid("", 15), helper.make_opsetid("ai.onnx.ml", 1)]
-    path = OUT / "refused" / "two_scores_three_names.onnx"
+    path = OUT.with_name("zipmap_refused") / "two_scores_three_names.onnx"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString(deterministic=True))
     try:

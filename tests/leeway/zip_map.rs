@@ -128,7 +128,12 @@ fn maps_of_a_tensor_that_is_an_output_are_left_out() {
 #[test]
 fn maps_without_a_score_for_each_name_are_refused() {
     for postprocess in [CLASSIFIER, "kind = \"tensor\"\n", "kind = \"tensor\"\noutputs = [\"label\"]\n"] {
-        let (status, said) = add(&Repository::new(), "names", postprocess, &file("refused/two_scores_three_names"));
+        let (status, said) = add(
+            &Repository::new(),
+            "names",
+            postprocess,
+            &checkout().join("tests/data/zipmap_refused/two_scores_three_names.onnx"),
+        );
         assert_ne!(status, 0, "{postprocess}: {said}");
         assert!(said.contains("maps: one score for each of its 3 class names"), "{postprocess}: {said}");
     }
