@@ -53,6 +53,8 @@ pub(super) struct Batch {
     is_terminated: AtomicBool,
     /// True if it was ended because a worker is to run the batch.
     is_moved: AtomicBool,
+    /// True if these requests were in a run before, which was moved.
+    pub(super) is_rest: bool,
 }
 
 /// Rows of one request that are part of a batch.
@@ -147,7 +149,7 @@ impl Request {
 
 impl Batch {
     pub(super) fn new(parts: Vec<Part>) -> Batch {
-        Batch { parts, is_terminated: AtomicBool::new(false), is_moved: AtomicBool::new(false) }
+        Batch { parts, is_terminated: AtomicBool::new(false), is_moved: AtomicBool::new(false), is_rest: false }
     }
 
     /// Records in each request of the batch that a worker takes it now.
@@ -202,7 +204,7 @@ impl Batch {
     /// Returns the parts that still need a run; `None` if there are none.
     pub(super) fn rest(&self) -> Option<Batch> {
         let parts: Vec<Part> = self.parts.iter().filter(|part| !part.request.is_over()).cloned().collect();
-        (!parts.is_empty()).then(|| Batch::new(parts))
+        (!parts.is_empty()).then(|| Batch { is_rest: true, ..Batch::new(parts) })
     }
 
     /// Returns true if the run was ended from outside.

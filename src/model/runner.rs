@@ -234,7 +234,10 @@ impl Runner {
         if batch.is_terminated() {
             return Err(Error::internal("nobody waits for this run any more"));
         }
-        self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
+        // A batch that was moved was counted before.
+        if !batch.is_rest {
+            self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
+        }
         match session.run(inputs) {
             // The input is not to blame: the run was ended from outside.
             Err(Error::ModelFailed { .. }) if self.current.is_retired() => Err(Error::ShuttingDown),
