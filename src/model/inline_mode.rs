@@ -13,7 +13,7 @@ const WINDOW: u32 = 64;
 /// Mean number of requests in a run from which workers are better.
 const SHARED: f64 = 1.4;
 
-/// Who makes the short runs of a version.
+/// Threads that make the short runs of a version.
 #[derive(Debug, Default)]
 pub(super) struct InlineMode {
     by: By,
