@@ -217,7 +217,8 @@ impl Queue {
                         Ok(batch) => {
                             let batch = self.begin(&mut state, session, batch, now);
                             // More rows are waiting than this batch takes, so a parked worker is woken for them.
-                            if state.parked > 0 && state.line.len() > 0 && state.free_session().is_some() {
+                            let are_left = state.line.len() > 0 || !state.moved.is_empty();
+                            if state.parked > 0 && are_left && state.free_session().is_some() {
                                 self.arrived.notify_one();
                             }
                             return Some(Work::Run { session, batch });

@@ -23,12 +23,13 @@ impl Queue {
         let mut state = self.state.lock();
         state.inline_mode.ran_inline();
         self.finish(&mut state, session, last);
-        if may_go_on && self.is_inline(&state, Instant::now()) && state.sessions[session].status == SessionStatus::Open
+        let now = Instant::now();
+        if may_go_on
+            && state.sessions[session].is_free()
+            && self.is_inline(&state, now)
+            && let Some(batch) = self.next_inline_batch(&mut state, now)
         {
-            let now = Instant::now();
-            if let Some(batch) = self.next_inline_batch(&mut state, now) {
-                return Some((self.begin(&mut state, session, batch, now), now));
-            }
+            return Some((self.begin(&mut state, session, batch, now), now));
         }
         let are_workers_needed = state.parked > 0
             && (state.line.len() > 0
