@@ -3,7 +3,8 @@
 //!
 //!     floor MODEL_FILE ONNXRUNTIME_LIBRARY
 //!
-//! Listens on a free port and prints its address.
+//! `POST /raw` takes the bytes of a tensor instead, with a first dimension of 1, and answers with the model's first output
+//! as bytes. Listens on a free port and prints its address.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for a bench")]
 
@@ -11,7 +12,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use ort::session::Session;
@@ -49,6 +51,18 @@ async fn predict(State(session): State<Arc<Mutex<Session>>>, Json(request): Json
     Json(Answer { predictions: scores.chunks_exact(shape[1] as usize).map(best).collect() })
 }
 
+async fn raw(State(session): State<Arc<Mutex<Session>>>, body: Bytes) -> Vec<u8> {
+    let mut session = session.lock();
+    let shape = session.inputs()[0].dtype().tensor_shape().unwrap().clone();
+    let shape: Vec<i64> = shape.iter().map(|length| (*length).max(1)).collect();
+    let (elements, _) = body.as_chunks();
+    let elements: Vec<f32> = elements.iter().map(|element| f32::from_le_bytes(*element)).collect();
+    let input = TensorRef::from_array_view((shape, &*elements)).unwrap();
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    let (_, elements) = outputs[0].try_extract_tensor::<f32>().unwrap();
+    elements.iter().flat_map(|element| element.to_le_bytes()).collect()
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -63,7 +77,11 @@ async fn main() {
         .unwrap()
         .commit_from_file(&model)
         .unwrap();
-    let router = Router::new().route("/predict", post(predict)).with_state(Arc::new(Mutex::new(session)));
+    let router = Router::new()
+        .route("/predict", post(predict))
+        .route("/raw", post(raw))
+        .layer(DefaultBodyLimit::max(8 << 20))
+        .with_state(Arc::new(Mutex::new(session)));
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     axum::serve(listener, router).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::task::coop;
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
 use super::content_coding::Coding;
-use super::stream::charge;
+use super::stream::{WRITTEN_PER_UNIT, charge};
 use crate::budget::{HeldBytes, MemoryBudget};
 use crate::error::{Error, Result};
 
@@ -118,7 +118,7 @@ impl HttpBody for DecodedBody {
                 match this.decode() {
                     Ok(decoded) if decoded.is_empty() => continue,
                     Ok(decoded) => {
-                        charge(context, decoded.len());
+                        charge(context, decoded.len(), WRITTEN_PER_UNIT);
                         return Poll::Ready(Some(Ok(Frame::data(decoded.into()))));
                     }
                     Err(error) => {
