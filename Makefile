@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,10 @@ test-onnx-suites: build ## ONNX's own node, simple and pytorch suites over HTTP,
 test-init: build ## The share of ONNX files, from Python packages and own exports, that leeway init serves without an edit (installs them into .tools/init)
 	@test -x .tools/init/bin/python || { $(PYTHON) -m venv .tools/init && .tools/init/bin/pip install --quiet -r scripts/init_requirements.txt; }
 	.tools/init/bin/python scripts/test_init.py
+
+test-chains: build ## Chains of real models from Python packages, compared with their steps by hand (installs them into .tools/init)
+	@test -x .tools/init/bin/python || { $(PYTHON) -m venv .tools/init && .tools/init/bin/pip install --quiet -r scripts/init_requirements.txt; }
+	.tools/init/bin/python scripts/test_chains.py
 
 test-openapi: build ## 20,000 requests made up from both OpenAPI documents, or OPENAPI_REQUESTS (installs schemathesis into .tools)
 	@$(PYTHON) scripts/test_openapi.py

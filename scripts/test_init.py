@@ -183,15 +183,21 @@ class Server:
         except OSError:
             return False
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict]:
+    def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, dict]:
+        answer, content = self.send(method, path, body, headers)
+        is_json = "json" in (answer.headers["Content-Type"] or "")
+        return answer.status, json.loads(content) if is_json else {}
+
+    def send(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         text = None if body is None else json.dumps(body)
-        connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+        connection.request(method, path, text, {**({"Content-Type": "application/json"} if text else {}), **(headers or {})})
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        is_json = "json" in (answer.headers["Content-Type"] or "")
-        return answer.status, json.loads(content) if is_json else {}
+        return answer, content
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
