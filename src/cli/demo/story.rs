@@ -75,7 +75,7 @@ impl Story {
              for operators  http://{admin}\n   \
              its files      {folder}\n   \
              The commands below find it in another terminal after\n     \
-             export LEEWAY_ADMIN__LISTEN={admin}\n\n",
+             export LEEWAY_SERVER=http://{admin}\n\n",
             self.part.as_secs_f64() / PART
         )?;
         let overview: Overview = self.server.get("/models")?;

@@ -59,7 +59,7 @@ pub(super) fn instances<'a>(
         }
         CsvHeader::Recognised if is_row_of_places(&first, form) => {
             return Err(wrong(
-                "line 1 is 0,1,2,…, which is a row, or the header that pandas writes; send the Content-Type text/csv; \
+                "its first line is 0,1,2,…, which is a row, or the header that pandas writes; send the Content-Type text/csv; \
                  header=present, or header=absent",
             ));
         }
@@ -69,7 +69,7 @@ pub(super) fn instances<'a>(
     let layout = match layout {
         Some(layout) => layout,
         None => RowLayout::positional(fields, form).ok_or_else(|| {
-            let problem = format!("line 1 has {fields} fields, which are not those of a row");
+            let problem = format!("line {} has {fields} fields, which are not those of a row", first.number);
             wrong(&format!("{problem}; {}", known(form)))
         })?,
     };
@@ -79,11 +79,10 @@ pub(super) fn instances<'a>(
     if !has_header {
         made.add(|to| layout.write_fields(|index| first.field(index), to))?;
     }
-    let mut number = 1;
+    let first = first.number;
     while let Some(line) = lines.next(form)? {
-        number += 1;
         if line.count != fields {
-            let problem = format!("line {number} has {} fields, but line 1 has {fields}", line.count);
+            let problem = format!("line {} has {} fields, but line {first} has {fields}", line.number, line.count);
             return Err(wrong(&problem));
         }
         made.add(|to| layout.write_fields(|index| line.field(index), to))?;
@@ -134,6 +133,8 @@ struct Lines<'a> {
 /// A line of CSV.
 #[derive(Clone, Copy)]
 struct Line<'a> {
+    /// Number of its last line in the text, from 1 on: a text in quotes may have several.
+    number: u64,
     text: &'a str,
     ends: &'a [usize],
     count: usize,
@@ -157,10 +158,11 @@ impl<'a> Lines<'a> {
     /// Reads the next line that is not empty.
     fn next(&mut self, form: &InstanceForm) -> Result<Option<Line<'_>>> {
         let (mut length, mut count) = (0, 0);
-        loop {
+        let number = loop {
             let (to, ends) = (&mut self.fields[length..], &mut self.ends[count..]);
             let (result, read, written, ended) = self.reader.read_record(self.rest, to, ends);
-            self.rest = &self.rest[read..];
+            let (consumed, rest) = self.rest.split_at(read);
+            self.rest = rest;
             length += written;
             count += ended;
             match result {
@@ -174,13 +176,14 @@ impl<'a> Lines<'a> {
                     let most = self.ends.len();
                     return Err(wrong(&format!("a line has more than {most} fields; {}", known(form))));
                 }
-                ReadRecordResult::Record => break,
+                // The reader counts the line feeds that it has consumed.
+                ReadRecordResult::Record => break self.reader.line() - u64::from(consumed.ends_with(b"\n")),
                 ReadRecordResult::End => return Ok(None),
             }
-        }
+        };
         // Fields end at ASCII characters, so all of them are valid.
         let text = std::str::from_utf8(&self.fields[..length]).map_err(Error::internal)?;
-        Ok(Some(Line { text, ends: &self.ends[..count], count }))
+        Ok(Some(Line { number, text, ends: &self.ends[..count], count }))
     }
 }
 

@@ -207,6 +207,15 @@ fn csv_has_a_header_or_the_order_of_the_columns() {
         &table(),
         Err("the CSV: line 3 has 2 fields, but line 1 has 3"),
     );
+    // Empty lines and those of a text in quotes count.
+    for (text, line) in [
+        ("age,city,member\n\n1,\"a\nb\",true\n\n1,2", 6),
+        ("age,city,member\r\n\r\n\r\n1,2\r\n1,a,true", 4),
+        ("age,city,member\n1,2\n", 2),
+    ] {
+        let expected = format!("the CSV: line {line} has 2 fields, but line 1 has 3");
+        check_csv(text, Recognised, &table(), Err(&expected));
+    }
     check_csv("1,2,3,4", Recognised, &table(), Err(&format!("the CSV: a line has more than 3 fields; {known}")));
     check_csv("beak,age,member\n1,2,3", Present, &table(), Err(&format!("unknown column \"beak\"; {known}")));
     check_csv("age,city,member\n", Recognised, &table(), Err("there are no rows; send at least one"));
