@@ -143,6 +143,11 @@ impl HeldBytes {
         self.bytes -= less;
     }
 
+    /// Returns the budget that the bytes are taken from.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
     /// Holds these bytes for as long as `value` lives.
     pub fn of<T>(self, value: T) -> Held<T> {
         Held { value, bytes: self }
@@ -162,7 +167,7 @@ impl Drop for HeldBytes {
 impl<T> Held<T> {
     /// Returns the budget that the bytes are taken from.
     pub fn budget(&self) -> &MemoryBudget {
-        &self.bytes.budget
+        self.bytes.budget()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::serve::{Content, Elements, Input, NamedInput, NamedRequest};
-use crate::tensor::{DType, Data};
+use crate::tensor::{DType, Data, RawBytes};
 
 /// Maximum number of inputs and of outputs of a request.
 const MAX_TENSORS: usize = 1024;
@@ -148,7 +148,7 @@ impl DecodedInput<'_> {
     /// Returns the input for `serve`, and moves its decoded elements there.
     fn named(&mut self) -> NamedInput<'_> {
         let elements = match &mut self.elements {
-            DecodedElements::Raw(bytes) => Elements::Raw(bytes),
+            DecodedElements::Raw(bytes) => Elements::Raw(RawBytes::One(bytes)),
             DecodedElements::Values(data) => Elements::Values(std::mem::replace(data, Data::Bool(Vec::new()))),
         };
         NamedInput { name: Cow::Borrowed(self.name), dtype: self.dtype, shape: self.shape.clone(), elements }

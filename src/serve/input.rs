@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::Priority;
 use crate::pipeline::{NamedRows, Prediction};
 use crate::registry::ServedVersion;
-use crate::tensor::{DType, Data, Shape};
+use crate::tensor::{DType, Data, RawBytes, Shape};
 
 /// Input of a prediction.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub enum Elements<'a> {
     /// A JSON array, flat or nested.
     Json(&'a RawValue),
     /// Raw bytes, as [`Data::from_raw`] reads them.
-    Raw(&'a [u8]),
+    Raw(RawBytes<'a>),
     /// Decoded elements.
     Values(Data),
 }
@@ -160,8 +160,8 @@ mod tests {
             NamedInput { name: "x".into(), dtype: DType::F64, shape: shape.to_vec(), elements }.decoded_bytes()
         };
         assert_eq!(bytes(Elements::Values(Data::F64(vec![0.0; 6])), &[2, 3]), 48);
-        assert_eq!(bytes(Elements::Raw(&[0; 48]), &[2, 3]), 48);
+        assert_eq!(bytes(Elements::Raw(RawBytes::One(&[0; 48])), &[2, 3]), 48);
         // A shape that promises more than there is.
-        assert_eq!(bytes(Elements::Raw(&[0; 48]), &[1 << 40]), 48);
+        assert_eq!(bytes(Elements::Raw(RawBytes::One(&[0; 48])), &[1 << 40]), 48);
     }
 }

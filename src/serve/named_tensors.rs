@@ -95,7 +95,7 @@ pub(super) fn elements(elements: Elements<'_>, dtype: DType, shape: &[usize]) ->
         count.filter(|_| !is_too_large).ok_or_else(|| described(format!("the shape {shape:?} is too large")))?;
     match elements {
         Elements::Json(json) => tensor_elements(json, dtype, shape),
-        Elements::Raw(bytes) => Data::from_raw(dtype, count, bytes).map_err(described),
+        Elements::Raw(bytes) => Data::from_raw(dtype, count, &bytes).map_err(described),
         Elements::Values(data) if data.len() == count => Ok(data),
         Elements::Values(data) => {
             Err(described(format!("found {} elements, expected {count} for the shape {shape:?}", data.len())))
@@ -164,6 +164,7 @@ fn wrong(problem: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::RawBytes;
 
     fn floats(shape: &[usize]) -> Tensor {
         let elements = shape.iter().product();
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn a_shape_without_elements_is_not_large() {
         let check = |shape: &[usize], is_accepted: bool| {
-            let read = elements(Elements::Raw(&[]), DType::F32, shape);
+            let read = elements(Elements::Raw(RawBytes::One(&[])), DType::F32, shape);
             assert_eq!(read.is_ok(), is_accepted, "{shape:?}: {read:?}");
         };
         check(&[2, 0], true);

@@ -7,7 +7,7 @@ use super::named_tensors::elements;
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::pipeline::{CellKind, Cells, InstanceForm, NamedColumn, NamedRows};
-use crate::tensor::{DType, Data, Signature, Tensor, raw_texts};
+use crate::tensor::{DType, Data, RawBytes, Signature, Tensor, raw_texts};
 
 /// A decoded column.
 pub(super) enum Column<'a> {
@@ -38,7 +38,7 @@ pub(super) fn decoded<'a>(inputs: Vec<NamedInput<'a>>, form: &InstanceForm) -> R
         let is_file = form.columns().iter().any(|column| *column.name() == *name && column.cells == CellKind::File);
         let is_flat = shape.iter().skip(1).all(|length| *length == 1);
         let files = match sent {
-            Elements::Raw(bytes) if is_file && is_flat && dtype == DType::Text => {
+            Elements::Raw(RawBytes::One(bytes)) if is_file && is_flat && dtype == DType::Text => {
                 Some(raw_texts(rows, bytes).map_err(|problem| at(format!(": {problem}")))?)
             }
             _ => None,

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
 pub use self::halves::{bf16_of, f16_of};
-pub use self::raw_bytes::raw_texts;
+pub use self::raw_bytes::{RawBytes, raw_texts};
 pub use self::signature::{Dim, RowDimension, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};
 use crate::error::{Error, Result};

@@ -2,6 +2,8 @@
 //!
 //! A boolean is one byte, 0 or 1. A text is its length as a 32-bit number, and its bytes in UTF-8.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use super::element::{DType, Data};
@@ -22,15 +24,75 @@ impl DType {
     }
 }
 
+/// The raw bytes of a tensor, in the parts in which they arrived.
+#[derive(Debug, Clone)]
+pub enum RawBytes<'a> {
+    /// All bytes in one part.
+    One(&'a [u8]),
+    /// Several parts. An element may begin in one and end in the next.
+    Several(Vec<&'a [u8]>),
+}
+
+impl RawBytes<'_> {
+    /// Returns the number of bytes.
+    pub fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+
+    /// Returns true if there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn parts(&self) -> &[&[u8]] {
+        match self {
+            RawBytes::One(bytes) => std::slice::from_ref(bytes),
+            RawBytes::Several(parts) => parts,
+        }
+    }
+
+    fn joined(&self) -> Cow<'_, [u8]> {
+        match self {
+            RawBytes::One(bytes) => Cow::Borrowed(bytes),
+            RawBytes::Several(parts) => Cow::Owned(parts.concat()),
+        }
+    }
+
+    /// Returns the numbers that the bytes are, `SIZE` bytes each. Bytes after the last whole number are left out.
+    fn numbers<T, const SIZE: usize>(&self, number: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
+        let mut numbers = Vec::with_capacity(self.len() / SIZE);
+        // The first bytes of a number that ends in the next part.
+        let (mut begun, mut length) = ([0; SIZE], 0);
+        for mut part in self.parts().iter().copied() {
+            if length > 0 {
+                let (now, later) = part.split_at(part.len().min(SIZE - length));
+                begun[length..length + now.len()].copy_from_slice(now);
+                (length, part) = (length + now.len(), later);
+                if length < SIZE {
+                    continue;
+                }
+                numbers.push(number(begun));
+            }
+            let (whole, rest) = part.as_chunks::<SIZE>();
+            numbers.extend(whole.iter().map(|bytes| number(*bytes)));
+            begun[..rest.len()].copy_from_slice(rest);
+            length = rest.len();
+        }
+        numbers
+    }
+}
+
 impl Data {
     /// Reads this number of elements. Fails with a problem if the bytes are not exactly these elements.
     ///
     /// ```
-    /// use leeway::tensor::{DType, Data};
-    /// assert_eq!(Data::from_raw(DType::I16, 2, &[1, 0, 0, 1]), Ok(Data::I16(vec![1, 256])));
-    /// assert!(Data::from_raw(DType::I16, 2, &[1, 0, 0]).unwrap_err().starts_with("found 3 bytes, expected 4"));
+    /// use leeway::tensor::{DType, Data, RawBytes};
+    /// let read = |bytes| Data::from_raw(DType::I16, 2, &bytes);
+    /// assert_eq!(read(RawBytes::One(&[1, 0, 0, 1])), Ok(Data::I16(vec![1, 256])));
+    /// assert_eq!(read(RawBytes::Several(vec![&[1], &[0, 0], &[1]])), Ok(Data::I16(vec![1, 256])));
+    /// assert!(read(RawBytes::One(&[1, 0, 0])).unwrap_err().starts_with("found 3 bytes, expected 4"));
     /// ```
-    pub fn from_raw(dtype: DType, elements: usize, bytes: &[u8]) -> Result<Data, String> {
+    pub fn from_raw(dtype: DType, elements: usize, bytes: &RawBytes<'_>) -> Result<Data, String> {
         if let Some(size) = dtype.raw_size() {
             let expected = elements.checked_mul(size);
             if expected != Some(bytes.len()) {
@@ -38,31 +100,29 @@ impl Data {
                 return Err(format!("found {} bytes, expected {expected} for {elements} elements", bytes.len()));
             }
         }
-        macro_rules! read {
-            ($variant:ident, $type:ty, $size:literal) => {{
-                let (elements, _) = bytes.as_chunks::<$size>();
-                Ok(Data::$variant(elements.iter().map(|element| <$type>::from_le_bytes(*element)).collect()))
-            }};
-        }
         match dtype {
-            DType::F32 => read!(F32, f32, 4),
-            DType::F64 => read!(F64, f64, 8),
-            DType::F16 => read!(F16, f16, 2),
-            DType::BF16 => read!(BF16, bf16, 2),
-            DType::I8 => read!(I8, i8, 1),
-            DType::I16 => read!(I16, i16, 2),
-            DType::I32 => read!(I32, i32, 4),
-            DType::I64 => read!(I64, i64, 8),
-            DType::U8 => Ok(Data::U8(bytes.to_vec())),
-            DType::U16 => read!(U16, u16, 2),
-            DType::U32 => read!(U32, u32, 4),
-            DType::U64 => read!(U64, u64, 8),
-            DType::Bool => match bytes.iter().position(|byte| *byte > 1) {
-                None => Ok(Data::Bool(bytes.iter().map(|byte| *byte == 1).collect())),
-                Some(at) => Err(format!("element {at} is the byte {}, expected 0 or 1", bytes[at])),
-            },
+            DType::F32 => Ok(Data::F32(bytes.numbers(f32::from_le_bytes))),
+            DType::F64 => Ok(Data::F64(bytes.numbers(f64::from_le_bytes))),
+            DType::F16 => Ok(Data::F16(bytes.numbers(f16::from_le_bytes))),
+            DType::BF16 => Ok(Data::BF16(bytes.numbers(bf16::from_le_bytes))),
+            DType::I8 => Ok(Data::I8(bytes.numbers(i8::from_le_bytes))),
+            DType::I16 => Ok(Data::I16(bytes.numbers(i16::from_le_bytes))),
+            DType::I32 => Ok(Data::I32(bytes.numbers(i32::from_le_bytes))),
+            DType::I64 => Ok(Data::I64(bytes.numbers(i64::from_le_bytes))),
+            DType::U8 => Ok(Data::U8(bytes.joined().into_owned())),
+            DType::U16 => Ok(Data::U16(bytes.numbers(u16::from_le_bytes))),
+            DType::U32 => Ok(Data::U32(bytes.numbers(u32::from_le_bytes))),
+            DType::U64 => Ok(Data::U64(bytes.numbers(u64::from_le_bytes))),
+            DType::Bool => {
+                let bytes = bytes.joined();
+                match bytes.iter().position(|byte| *byte > 1) {
+                    None => Ok(Data::Bool(bytes.iter().map(|byte| *byte == 1).collect())),
+                    Some(at) => Err(format!("element {at} is the byte {}, expected 0 or 1", bytes[at])),
+                }
+            }
             DType::Text => {
-                let texts = raw_texts(elements, bytes)?;
+                let bytes = bytes.joined();
+                let texts = raw_texts(elements, &bytes)?;
                 let read = |(at, text): (usize, &[u8])| text_of(at, text);
                 texts.into_iter().enumerate().map(read).collect::<Result<_, _>>().map(Data::Text)
             }
@@ -164,7 +224,11 @@ mod tests {
         data.write_raw(&mut written);
         assert_eq!(&written[1..], bytes, "{data:?}");
         assert_eq!(data.raw_len(), bytes.len(), "{data:?}");
-        assert_eq!(Data::from_raw(data.dtype(), data.len(), bytes).as_ref(), Ok(data));
+        let read = |bytes: RawBytes<'_>| Data::from_raw(data.dtype(), data.len(), &bytes);
+        assert_eq!(read(RawBytes::One(bytes)).as_ref(), Ok(data));
+        for size in 1..=bytes.len() {
+            assert_eq!(read(RawBytes::Several(bytes.chunks(size).collect())).as_ref(), Ok(data), "{size}");
+        }
     }
 
     /// The bytes are those of `numpy.array(…).tobytes()`; of bfloat16, the first half of float32's.
@@ -190,7 +254,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_the_elements_are_refused() {
         let check = |dtype, elements, bytes: &[u8], problem: &str| {
-            assert_eq!(Data::from_raw(dtype, elements, bytes).unwrap_err(), problem);
+            assert_eq!(Data::from_raw(dtype, elements, &RawBytes::One(bytes)).unwrap_err(), problem);
         };
         check(DType::F32, 2, &[0; 9], "found 9 bytes, expected 8 for 2 elements");
         let most = usize::MAX;
@@ -207,7 +271,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64), elements in 0usize..20) {
             for dtype in [DType::Text, DType::Bool, DType::F16, DType::I64] {
-                if let Ok(data) = Data::from_raw(dtype, elements, &bytes) {
+                if let Ok(data) = Data::from_raw(dtype, elements, &RawBytes::One(&bytes)) {
                     let mut written = Vec::new();
                     data.write_raw(&mut written);
                     prop_assert_eq!(&written, &bytes);

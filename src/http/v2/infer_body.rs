@@ -13,6 +13,7 @@ use crate::identity::shown;
 use crate::model::Priority;
 use crate::pipeline::unreadable;
 use crate::serve::{Content, Elements, EncodedRequest, Input, NamedInput, NamedRequest};
+use crate::tensor::{DType, RawBytes};
 
 /// Length of the JSON text of a body with raw bytes, and of an answer with raw bytes.
 pub(super) const INFERENCE_HEADER_CONTENT_LENGTH: HeaderName =
@@ -64,9 +65,21 @@ impl EncodedRequest for InferBody {
     }
 
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, AnswerForm)> {
-        let body = self.arrived.whole();
-        let (request, form) = read(&body, self.json_length, body.budget())?;
-        Ok((with(Input::Named(request))?, form))
+        let InferBody { arrived, json_length } = self;
+        let parts = arrived.parts();
+        match (parts.as_slice(), json_length) {
+            // The numbers after the JSON text are read from where they arrived.
+            ([first, others @ ..], Some(json_length)) if !others.is_empty() && json_length <= first.len() => {
+                let (json, rest) = first.split_at(json_length);
+                let rest = (!rest.is_empty()).then_some(rest);
+                read(json, rest.into_iter().chain(others.iter().copied()).collect(), arrived.budget(), with)
+            }
+            _ => {
+                let body = arrived.whole();
+                let (json, raw) = divided(&body, json_length)?;
+                read(json, vec![raw], body.budget(), with)
+            }
+        }
     }
 }
 
@@ -107,22 +120,28 @@ pub(crate) fn read_inference(
     memory: &MemoryBudget,
     with: impl FnOnce(Input<'_>) -> Result<()>,
 ) -> Result<()> {
-    read(body, json_length, memory).and_then(|(request, _)| with(Input::Named(request)))
+    let (json, raw) = divided(body, json_length)?;
+    read(json, vec![raw], memory, with).map(|(done, _)| done)
 }
 
-/// Reads the body of an inference request.
-pub(super) fn read<'a>(
-    body: &'a [u8],
-    json_length: Option<usize>,
-    memory: &'a MemoryBudget,
-) -> Result<(NamedRequest<'a>, AnswerForm)> {
-    let (json, raw) = body.split_at_checked(json_length.unwrap_or(body.len())).ok_or_else(|| {
+/// Divides a body into its JSON text and the raw bytes after it.
+fn divided(body: &[u8], json_length: Option<usize>) -> Result<(&[u8], &[u8])> {
+    body.split_at_checked(json_length.unwrap_or(body.len())).ok_or_else(|| {
         wrong(format!(
             "the header Inference-Header-Content-Length: the JSON text has {} bytes, but the body has {}",
             json_length.unwrap_or_default(),
             body.len()
         ))
-    })?;
+    })
+}
+
+/// Reads an inference request, and passes it to `with`. `raw` are the parts of the raw bytes.
+fn read<T>(
+    json: &[u8],
+    raw: Vec<&[u8]>,
+    memory: &MemoryBudget,
+    with: impl FnOnce(Input<'_>) -> Result<T>,
+) -> Result<(T, AnswerForm)> {
     const FORM: &str = r#"{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0, 1]}]}"#;
     if json.first_chunk() != Some(b"{") && json.trim_ascii_start().first() != Some(&b'{') {
         return Err(wrong(format!("the body is not a JSON object; send {FORM}")));
@@ -135,7 +154,16 @@ pub(super) fn read<'a>(
             "parameters.sequence_id: the server keeps no state between requests; send the state as inputs".to_owned(),
         ));
     }
-    let inputs = decode_inputs(inputs, raw)?;
+    let joined;
+    let raw = match raw.len() {
+        // Texts may go from one part to the next.
+        2.. if inputs.iter().any(|input| !has_numbers(input)) => {
+            joined = memory.hold(raw.iter().map(|part| part.len()).sum())?.of(raw.concat());
+            vec![joined.as_slice()]
+        }
+        _ => raw,
+    };
+    let inputs = decode_inputs(inputs, RawParts(raw))?;
     let (names, asked) = decode_outputs(outputs)?;
     let form = AnswerForm {
         id: id.map(Cow::into_owned),
@@ -150,11 +178,46 @@ pub(super) fn read<'a>(
         priority: priority(&parameters)?,
         memory,
     };
-    Ok((request, form))
+    Ok((with(Input::Named(request))?, form))
+}
+
+/// Returns true if the raw bytes of an input are numbers.
+fn has_numbers(input: &InputTensor<'_>) -> bool {
+    dtype(&input.datatype).is_ok_and(|dtype| dtype != DType::Bool && dtype.raw_size().is_some())
+}
+
+/// The raw bytes that are left for further inputs, in parts.
+struct RawParts<'a>(Vec<&'a [u8]>);
+
+impl<'a> RawParts<'a> {
+    fn len(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
+    }
+
+    /// Takes this number of bytes from the front; `None` if there are fewer.
+    fn take(&mut self, size: usize) -> Option<RawBytes<'a>> {
+        if let [first, ..] = &mut *self.0
+            && let Some((taken, rest)) = first.split_at_checked(size)
+        {
+            *first = rest;
+            return Some(RawBytes::One(taken));
+        }
+        if self.len() < size {
+            return None;
+        }
+        let (mut taken, mut left) = (Vec::new(), size);
+        for part in &mut self.0 {
+            let (now, rest) = part.split_at(left.min(part.len()));
+            taken.push(now);
+            (*part, left) = (rest, left - now.len());
+        }
+        self.0.retain(|part| !part.is_empty());
+        Some(RawBytes::Several(taken))
+    }
 }
 
 /// Returns the inputs, each with its elements in the JSON text or in the raw bytes.
-fn decode_inputs<'a>(inputs: Vec<InputTensor<'a>>, mut raw: &'a [u8]) -> Result<Vec<NamedInput<'a>>> {
+fn decode_inputs<'a>(inputs: Vec<InputTensor<'a>>, mut raw: RawParts<'a>) -> Result<Vec<NamedInput<'a>>> {
     let mut named = Vec::with_capacity(inputs.len());
     for (index, InputTensor { name, shape, datatype, data, parameters }) in inputs.into_iter().enumerate() {
         let at = |problem: String| wrong(format!("inputs[{index}] (\"{}\"){problem}", shown(&name)));
@@ -164,16 +227,12 @@ fn decode_inputs<'a>(inputs: Vec<InputTensor<'a>>, mut raw: &'a [u8]) -> Result<
         let dtype = dtype(&datatype).map_err(|problem| at(format!(".datatype: {problem}")))?;
         let elements = match (data, parameters.binary_data_size) {
             (Some(data), None) => Elements::Json(data),
-            (None, Some(size)) => {
-                let (bytes, rest) = raw.split_at_checked(size).ok_or_else(|| {
-                    at(format!(
-                        ".parameters.binary_data_size: {size} bytes do not follow the JSON text: {} are left",
-                        raw.len()
-                    ))
-                })?;
-                raw = rest;
-                Elements::Raw(bytes)
-            }
+            (None, Some(size)) => Elements::Raw(raw.take(size).ok_or_else(|| {
+                at(format!(
+                    ".parameters.binary_data_size: {size} bytes do not follow the JSON text: {} are left",
+                    raw.len()
+                ))
+            })?),
             (None, None) => return Err(at(": the key \"data\" is missing".to_owned())),
             (Some(_), Some(_)) => {
                 return Err(at(
@@ -232,4 +291,55 @@ fn priority(parameters: &RequestParameters<'_>) -> Result<Option<Priority>> {
 
 fn wrong(problem: String) -> Error {
     Error::InvalidInput(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::tensor::Data;
+
+    /// Reads the elements of the inputs of a request.
+    fn elements(input: Input<'_>) -> Result<Vec<Data>> {
+        let Input::Named(NamedRequest { inputs, .. }) = input else { panic!("{input:?}") };
+        let read = |NamedInput { dtype, shape, elements, .. }| match elements {
+            Elements::Raw(bytes) => Data::from_raw(dtype, shape.iter().product(), &bytes).map_err(wrong),
+            other => panic!("{other:?}"),
+        };
+        inputs.into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn raw_bytes_in_parts_are_those_in_one() {
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::MIN);
+        let numbers = [Data::F64(vec![1.5, -2.0, 0.1]), Data::U8(vec![]), Data::I16(vec![-7; 5])];
+        let others = [Data::Bool(vec![true, false]), Data::Text(vec!["some".into(), "texts".into()])];
+        for sent in [numbers.to_vec(), [numbers.as_slice(), &others].concat()] {
+            let input = |data: &Data| {
+                let datatype = match data {
+                    Data::F64(_) => "FP64",
+                    Data::U8(_) => "UINT8",
+                    Data::I16(_) => "INT16",
+                    Data::Bool(_) => "BOOL",
+                    _ => "BYTES",
+                };
+                let parameters = json!({ "binary_data_size": data.raw_len() });
+                json!({ "name": datatype, "datatype": datatype, "shape": [data.len()], "parameters": parameters })
+            };
+            let json = json!({ "inputs": sent.iter().map(input).collect::<Vec<_>>() }).to_string();
+            let mut raw = Vec::new();
+            sent.iter().for_each(|data| data.write_raw(&mut raw));
+            for size in 1..=raw.len() {
+                let (found, _) = read(json.as_bytes(), raw.chunks(size).collect(), &memory, elements).unwrap();
+                assert_eq!(found, sent, "{size}");
+                assert_eq!(memory.held(), 0);
+                for wrong in [&raw[1..], &[&*raw, &[0]].concat()] {
+                    assert!(read(json.as_bytes(), wrong.chunks(size).collect(), &memory, elements).is_err());
+                }
+            }
+        }
+    }
 }
