@@ -1,5 +1,5 @@
-//! The protocols beside each other: an image as JSON, as raw bytes over REST, and over gRPC; and a small model over gRPC
-//! beside the floor program's REST (`benches/floor.rs`).
+//! The protocols beside each other: an image as JSON, as raw bytes over REST, and over gRPC, also beside the floor program
+//! (`benches/floor.rs`), which takes raw bytes; and a small model over gRPC beside the floor program's REST.
 //!
 //!     make bench-protocols
 //!
@@ -54,6 +54,14 @@ impl Call {
     fn rest(address: SocketAddr, path: &str, body: Vec<u8>) -> Call {
         let headers = vec![("content-type", "application/json".to_owned())];
         Call { address, path: path.to_owned(), headers, body: body.into(), version: hyper::Version::HTTP_11 }
+    }
+
+    /// A request that is nothing but raw bytes.
+    fn bytes(address: SocketAddr, path: &str, data: &Data) -> Call {
+        let mut raw = Vec::new();
+        data.write_raw(&mut raw);
+        let headers = vec![("content-type", "application/octet-stream".to_owned())];
+        Call { address, path: path.to_owned(), headers, body: raw.into(), version: hyper::Version::HTTP_11 }
     }
 
     /// A request with raw bytes for its only input.
@@ -147,6 +155,10 @@ async fn finished(response: hyper::Response<Incoming>) {
     assert!(is_good, "{status}: {:?}", body.to_bytes());
 }
 
+fn address_of(floor: &Floor) -> SocketAddr {
+    floor.url("").trim_start_matches("http://").parse().unwrap()
+}
+
 /// Sends a request over several connections for a time.
 fn load(call: &Arc<Call>, connections: usize, time: Duration) -> Measured {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -220,7 +232,9 @@ fn main() {
     let shape = [1, 3, 224, 224];
     let pixels: Vec<f32> = (0..3 * 224 * 224).map(|at| (at % 255) as f32 / 255.0).collect();
     let image = Data::F32(pixels.clone());
-    let repository = Repository::new().with("image", 1, "mean_of_image", PLAIN);
+    // A second thread would cost a run of microseconds more than it saves.
+    let one_thread = format!("{PLAIN}intra_op_threads = 1\n");
+    let repository = Repository::new().with("image", 1, "mean_of_image", &one_thread);
     let digits = repository.path().join("digits");
     leeway_testkit::copy_folder(&shipped("digits", 2), &digits.join("2"));
     std::fs::copy(leeway_testkit::checkout().join("models/digits/model.toml"), digits.join("model.toml")).unwrap();
@@ -238,14 +252,17 @@ fn main() {
     ));
     let raw = Arc::new(Call::raw(leeway.data, "image", "x", &shape, &image));
     let grpc = Arc::new(Call::grpc(leeway.data, "image", "x", &shape, &image));
+    let floor = Floor::start(&test_model("mean_of_image"));
+    let of_floor = Arc::new(Call::bytes(address_of(&floor), "/raw", &image));
     for connections in [1, 4] {
+        compare(rounds, seconds, connections, (&of_floor, &raw), ["raw bytes to the floor", "raw bytes over REST"]);
         compare(rounds, seconds, connections, (&as_json, &raw), ["JSON", "raw bytes over REST"]);
         compare(rounds, seconds, connections, (&raw, &grpc), ["raw bytes over REST", "gRPC"]);
     }
     let inputs: Tensors = [("x".into(), Tensor::new(shape.to_vec(), image).unwrap())].into_iter().collect();
-    let model_toml: ModelConfig = toml::from_str(PLAIN).unwrap();
+    let model_toml: ModelConfig = toml::from_str(&one_thread).unwrap();
     let alone = runs_alone(&model_toml.model, &inputs);
-    for (name, call) in [("raw bytes over REST", &raw), ("gRPC", &grpc)] {
+    for (name, call) in [("raw bytes to the floor", &of_floor), ("raw bytes over REST", &raw), ("gRPC", &grpc)] {
         let overheads = (0..rounds).map(|_| load(call, 1, Duration::from_secs(seconds)).p50 - alone);
         println!("overhead of {name} over the model's own run of {alone:.0} µs: {:.0} µs", Spread::of(overheads));
     }
@@ -253,8 +270,8 @@ fn main() {
     println!("\none digit, model digits version 2 (64-64-10 MLP)");
     let digit = held_out("digits")["instances"][0].clone();
     let floor = Floor::start(&shipped("digits", 2).join("model.onnx"));
-    let address = floor.url("").trim_start_matches("http://").parse().unwrap();
-    let of_floor = Arc::new(Call::rest(address, "/predict", json!({ "instances": [digit] }).to_string().into_bytes()));
+    let of_floor =
+        Arc::new(Call::rest(address_of(&floor), "/predict", json!({ "instances": [digit] }).to_string().into_bytes()));
     let pixels = digit.as_array().unwrap().iter().map(|pixel| pixel.as_f64().unwrap() as f32).collect();
     let grpc = Arc::new(Call::grpc(leeway.data, "digits", "pixels", &[1, 64], &Data::F32(pixels)));
     for connections in [16, 64] {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tower_service::Service;
 use super::activity::{AboveLimit, Activity, Ending, InFlight};
 use super::context;
 use super::http2::{self, Protocol};
+use super::poll_again::PollAgain;
 use super::request_layer::has_a_date;
 use super::stream::{SocketStream, WatchedStream};
 
@@ -60,26 +61,26 @@ pub(super) async fn serve(
             Ok::<_, Infallible>(response)
         }
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = PollAgain::new(http.serve_connection(TokioIo::new(stream), service));
     let ending = tokio::select! {
         biased;
-        ended = connection.as_mut() => return ended,
+        ended = &mut connection => return ended,
         ending = activity.told_to_end() => ending,
     };
     if ending == Ending::Overdue && !activity.is_answering() {
         return Ok(());
     }
     if ending == Ending::Drained
-        && let Ok(ended) = tokio::time::timeout(LAST_HEAD, connection.as_mut()).await
+        && let Ok(ended) = tokio::time::timeout(LAST_HEAD, &mut connection).await
     {
         return ended;
     }
-    connection.as_mut().graceful_shutdown();
+    connection.future().graceful_shutdown();
     // Gives up after some checks without progress: a client that has sent only part of a head, or does not read its
     // response, must not delay the shutdown.
     let (mut written, mut looks) = (activity.written(), 0);
     while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
-        if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
+        if let Ok(ended) = tokio::time::timeout(LOOK, &mut connection).await {
             return ended;
         }
         let before = std::mem::replace(&mut written, activity.written());

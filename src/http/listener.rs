@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::connection;
 use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConnection, Places};
-use super::poll_again::PollAgain;
 use super::sockets::{Acceptors, BoundAddresses, ListeningSockets};
 use super::stream::SocketStream;
 use super::tls::Tls;
@@ -197,18 +196,18 @@ impl Serving {
         let serve = move |stream| connection::serve(http, stream, write_timeout, router, above_limit, activity);
         match (stream, self.tls.clone()) {
             (SocketStream::Tcp(stream), Some(tls)) => {
-                tokio::spawn(PollAgain::new(async move {
+                tokio::spawn(async move {
                     if let Some(stream) = tls.accept(stream, &open.activity).await {
                         note(serve(SocketStream::Tls(stream)).await);
                     }
                     drop(open);
-                }));
+                });
             }
             (stream, _) => {
-                tokio::spawn(PollAgain::new(async move {
+                tokio::spawn(async move {
                     note(serve(stream).await);
                     drop(open);
-                }));
+                });
             }
         }
     }

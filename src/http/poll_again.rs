@@ -1,9 +1,9 @@
-//! Polls a task again at once when it has woken itself, instead of leaving that to the runtime.
+//! Polls a future again at once when it has woken itself, instead of leaving that to the runtime.
 //!
-//! hyper's task of a connection wakes itself while it is polled, once for each request with a body: its part that reads the
-//! body and its part that runs the handler tell each other that they are ready. Tokio takes this for a task that yields, puts
-//! it into a queue, and wakes another thread that may take it from there. For a short request, waking that thread costs more
-//! than the handler.
+//! hyper's future of an HTTP/1 connection wakes itself while it is polled, once for each request with a body: its part that
+//! reads the body and its part that runs the handler tell each other that they are ready. Tokio takes this for a task that
+//! yields, puts it into a queue, and wakes another thread that may take it from there. For a short request, waking that thread
+//! costs more than the handler. A connection of HTTP/2 has a task for each request, which would wait meanwhile.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,6 +42,11 @@ impl<F> PollAgain<F> {
         let state = Arc::new(State { phase: AtomicU8::new(RESTS), task: AtomicWaker::new() });
         let waker = Waker::from(Arc::clone(&state));
         PollAgain { future: Box::pin(future), state, waker }
+    }
+
+    /// Returns the future itself.
+    pub(super) fn future(&mut self) -> Pin<&mut F> {
+        self.future.as_mut()
     }
 }
 
