@@ -9,8 +9,8 @@ use crate::error::Result;
 const MIN_BLOCK: usize = 4 << 10;
 const MAX_BLOCK: usize = 256 << 10;
 
-/// Smallest piece that is kept as it is, in bytes. A piece is a part of a buffer of at most 64 KiB, so it takes at most twice
-/// its length.
+/// Smallest piece that is kept as it is, in bytes. Over HTTP/1, it is a part of a buffer of at most 64 KiB, so it takes at most
+/// twice its length. Over HTTP/2, the buffer holds up to 1 MiB of what the same client has sent at about the same time.
 const MIN_KEPT: usize = 32 << 10;
 
 /// Largest body, in bytes, that gets one block for all of it before it has arrived: when a quarter of it has.
