@@ -194,6 +194,8 @@ fn csv_has_a_header_or_the_order_of_the_columns() {
         &table(),
         Ok(r#"[{"age":"+1","city":"a","member":1},{"age":"0x1","city":"a","member":"nan"}]"#),
     );
+    // A number of JSON, and more than a float can hold.
+    check_csv("8e531,a,1", Recognised, &table(), Ok(r#"[{"age":8e531,"city":"a","member":1}]"#));
     let known = "the columns are: age, city, member";
     check_csv(
         "age,city\n1,2",
