@@ -117,7 +117,7 @@ impl Counter {
 // ===== impl HeldBytes =====
 
 impl HeldBytes {
-    /// Grows to `bytes` in total. Fails, and changes nothing, if too few bytes are free. Does not shrink.
+    /// Grows to `bytes` in total. Fails, and changes nothing, if too few bytes are free. Never shrinks.
     pub fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
@@ -134,13 +134,6 @@ impl HeldBytes {
             counter.held.fetch_sub(more, Relaxed);
             Err(self.budget.full())
         }
-    }
-
-    /// Shrinks to `bytes` in total. Does not grow.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let less = self.bytes.saturating_sub(bytes);
-        self.budget.0.held.fetch_sub(less, Relaxed);
-        self.bytes -= less;
     }
 
     /// Returns the budget that the bytes are taken from.
