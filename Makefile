@@ -108,12 +108,13 @@ test-onnx-suites: build ## ONNX's own node, simple and pytorch suites over HTTP,
 	@test -x .tools/onnx/bin/python || { $(PYTHON) -m venv .tools/onnx && .tools/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx|onnxruntime)==' models/requirements.txt); }
 	.tools/onnx/bin/python scripts/test_onnx_suites.py
 
-test-init: build ## The share of ONNX files, from Python packages and own exports, that leeway init serves without an edit (installs them into .tools/init)
-	@test -x .tools/init/bin/python || { $(PYTHON) -m venv .tools/init && .tools/init/bin/pip install --quiet -r scripts/init_requirements.txt; }
+.tools/init/installed: scripts/init_requirements.txt
+	@$(PYTHON) -m venv .tools/init && .tools/init/bin/pip install --quiet -r $< && touch $@
+
+test-init: build .tools/init/installed ## The share of ONNX files, from Python packages and own exports, that leeway init serves without an edit (installs them into .tools/init)
 	.tools/init/bin/python scripts/test_init.py
 
-test-chains: build ## Chains of real models from Python packages, compared with their steps by hand (installs them into .tools/init)
-	@test -x .tools/init/bin/python || { $(PYTHON) -m venv .tools/init && .tools/init/bin/pip install --quiet -r scripts/init_requirements.txt; }
+test-chains: build .tools/init/installed ## Chains of real models from Python packages, compared with their steps by hand (installs them into .tools/init)
 	.tools/init/bin/python scripts/test_chains.py
 
 test-openapi: build ## 20,000 requests made up from both OpenAPI documents, or OPENAPI_REQUESTS (installs schemathesis into .tools)

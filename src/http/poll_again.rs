@@ -10,12 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-/// Maximum number of polls in a row. After that, other tasks go first. hyper needs one or two for each piece of a body, and
-/// a task yields after 1 MiB of a body in 16 pieces anyway ([`charge`](super::stream::charge)).
-const MAX_POLLS: u32 = 32;
+/// Maximum time of a turn, in which the future is polled again and again. After that, other tasks go first, even if the rest
+/// of a large body or of requests that were sent in a row is there already.
+const MAX_TURN: Duration = Duration::from_micros(200);
 
 /// Nothing polls the future; a wake-up is passed on to the runtime.
 const RESTS: u8 = 0;
@@ -29,6 +30,7 @@ pub(super) struct PollAgain<F> {
     future: Pin<Box<F>>,
     state: Arc<State>,
     waker: Waker,
+    max_turn: Duration,
 }
 
 struct State {
@@ -39,9 +41,13 @@ struct State {
 
 impl<F> PollAgain<F> {
     pub(super) fn new(future: F) -> PollAgain<F> {
+        PollAgain::with_turns_of(MAX_TURN, future)
+    }
+
+    fn with_turns_of(max_turn: Duration, future: F) -> PollAgain<F> {
         let state = Arc::new(State { phase: AtomicU8::new(RESTS), task: AtomicWaker::new() });
         let waker = Waker::from(Arc::clone(&state));
-        PollAgain { future: Box::pin(future), state, waker }
+        PollAgain { future: Box::pin(future), state, waker, max_turn }
     }
 
     /// Returns the future itself.
@@ -56,12 +62,16 @@ impl<F: Future> Future for PollAgain<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
         this.state.task.register(context.waker());
-        for _ in 0..MAX_POLLS {
+        let begin = Instant::now();
+        loop {
             this.state.phase.store(IS_POLLED, Ordering::SeqCst);
             let polled = this.future.as_mut().poll(&mut Context::from_waker(&this.waker));
             let phase = this.state.phase.swap(RESTS, Ordering::SeqCst);
             if polled.is_ready() || phase == IS_POLLED {
                 return polled;
+            }
+            if begin.elapsed() >= this.max_turn {
+                break;
             }
         }
         context.waker().wake_by_ref();
@@ -100,15 +110,18 @@ mod tests {
 
     /// Polls a future that is ready in its poll of this number, and wakes itself before that. Returns the number of polls
     /// of the first turn, and of wake-ups of the task.
-    fn check(ready_in: usize) -> (usize, usize, bool) {
+    fn check(max_turn: Duration, ready_in: usize) -> (usize, usize, bool) {
         let (task, polls) = (Arc::new(Counts::default()), AtomicUsize::new(0));
-        let mut future = Box::pin(PollAgain::new(poll_fn(|context| {
-            if polls.fetch_add(1, Ordering::SeqCst) + 1 == ready_in {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })));
+        let mut future = Box::pin(PollAgain::with_turns_of(
+            max_turn,
+            poll_fn(|context| {
+                if polls.fetch_add(1, Ordering::SeqCst) + 1 == ready_in {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }),
+        ));
         let waker = Waker::from(Arc::clone(&task));
         let is_ready = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         (polls.load(Ordering::SeqCst), task.0.load(Ordering::SeqCst), is_ready)
@@ -116,13 +129,15 @@ mod tests {
 
     #[test]
     fn a_task_that_wakes_itself_is_polled_again_and_not_woken() {
-        assert_eq!(check(1), (1, 0, true));
-        assert_eq!(check(3), (3, 0, true));
+        assert_eq!(check(Duration::MAX, 1), (1, 0, true));
+        assert_eq!(check(Duration::MAX, 100), (100, 0, true));
     }
 
     #[test]
-    fn a_task_that_wakes_itself_forever_lets_others_go_first() {
-        assert_eq!(check(100), (MAX_POLLS as usize, 1, false));
+    fn a_task_that_wakes_itself_for_too_long_lets_others_go_first() {
+        assert_eq!(check(Duration::ZERO, 100), (1, 1, false));
+        let (polls, woken, is_ready) = check(MAX_TURN, usize::MAX);
+        assert!(polls >= 1 && woken == 1 && !is_ready, "{polls} {woken}");
     }
 
     #[test]

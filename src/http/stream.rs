@@ -36,8 +36,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(100);
 const WRITE_AT_MOST: usize = 64 << 10;
 
 /// Number of bytes that cost a task one of the 128 units of its cooperative budget in tokio, so that the task yields after
-/// it has read 1 MiB, or written 256 KiB. Both take a few hundred microseconds. Tokio itself charges one unit for a read or a
-/// write of any length: a connection that wrote 4 MiB kept the other connections waiting for 13 ms.
+/// it has read 1 MiB, or written 256 KiB. Tokio itself charges one unit for a read or a write of any length: a connection that
+/// wrote 4 MiB kept the other connections waiting for 13 ms.
 const READ_PER_UNIT: usize = 8 << 10;
 pub(super) const WRITTEN_PER_UNIT: usize = 2 << 10;
 

@@ -106,7 +106,7 @@ impl NamedInput<'_> {
 pub enum Elements<'a> {
     /// A JSON array, flat or nested.
     Json(&'a RawValue),
-    /// Raw bytes, as [`Data::from_raw`] reads them.
+    /// Raw bytes, as [`Data::from_raw`] reads them. Those of texts and booleans are in one part.
     Raw(RawBytes<'a>),
     /// Decoded elements.
     Values(Data),

@@ -66,6 +66,7 @@ const BOUNDARIES: &[Boundary] = &[
             "http/grpc/messages.rs",
             "http/grpc/streams.rs",
             "http/listener.rs",
+            "http/poll_again.rs",
             "http/request_layer.rs",
             "monitor/mod.rs",
             "model/load_estimate.rs",

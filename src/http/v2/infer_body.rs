@@ -156,7 +156,7 @@ fn read<T>(
     }
     let joined;
     let raw = match raw.len() {
-        // Texts may go from one part to the next.
+        // A text may go from one part to the next, and a joined copy of booleans would not be counted.
         2.. if inputs.iter().any(|input| !has_numbers(input)) => {
             joined = memory.hold(raw.iter().map(|part| part.len()).sum())?.of(raw.concat());
             vec![joined.as_slice()]
