@@ -16,7 +16,8 @@ use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger};
 use crate::http::{
-    self, AccessLog, ApiKeys, BoundAddresses, ConnectionTimeouts, HttpState, Listener, ListenerLimits, Tls,
+    self, AccessLog, ApiKeys, BoundAddresses, ConnectionThreads, ConnectionTimeouts, HttpState, Listener,
+    ListenerLimits, Tls,
 };
 use crate::machine;
 use crate::machine::open_files_limit;
@@ -243,6 +244,9 @@ impl BoundApp {
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
         let BoundApp { app: App { config, state, data_tls, admin_tls }, data, admin } = self;
         let admin_threads = AdminThreads::start()?;
+        // Kept until the end, for what goes on after the last response.
+        let threads = Arc::new(ConnectionThreads::start(config.http.threads())?);
+        let data = data.on_threads(Arc::clone(&threads));
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
         let polling = tokio::spawn(Arc::clone(&state.deployer).poll());

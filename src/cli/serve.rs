@@ -42,6 +42,9 @@ pub(super) fn run(args: ServeArgs, stages: Stages) -> Result<()> {
     serve(config, file.as_deref(), model, stages).map_err(logging::fatal)
 }
 
+/// Number of threads that accept connections, and load and deploy versions. Other threads serve the connections.
+const SERVER_THREADS: usize = 2;
+
 /// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the windows of the metrics.
 /// With a longer lifetime, this work would keep alive all threads that were started during a peak.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
@@ -61,8 +64,8 @@ fn serve(
     };
     raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.http.threads().get())
-        .thread_name("http")
+        .worker_threads(SERVER_THREADS)
+        .thread_name("server")
         .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()

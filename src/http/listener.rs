@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection;
+use super::connection_threads::ConnectionThreads;
 use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConnection, Places};
-use super::sockets::{Acceptors, BoundAddresses, ListeningSockets};
+use super::sockets::{AcceptedStream, Acceptors, BoundAddresses, ListeningSockets};
 use super::stream::SocketStream;
 use super::tls::Tls;
 use crate::config::ListenAddress;
@@ -46,6 +47,8 @@ pub struct Listener {
     sockets: ListeningSockets,
     /// TLS of the TCP connections, if it is configured.
     tls: Option<Tls>,
+    /// The threads that serve the connections; `None` for those of the runtime that accepts them.
+    threads: Option<Arc<ConnectionThreads>>,
 }
 
 /// Limits of the connections of a listener.
@@ -84,7 +87,12 @@ pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
 impl Listener {
     /// Starts to listen on bound addresses: the kernel queues connections from now on. Must be called within a runtime.
     pub fn listen(addresses: BoundAddresses, tls: Option<Tls>) -> Result<Listener, SetupError> {
-        Ok(Listener { sockets: addresses.listen()?, tls })
+        Ok(Listener { sockets: addresses.listen()?, tls, threads: None })
+    }
+
+    /// Serves the connections on these threads.
+    pub fn on_threads(self, threads: Arc<ConnectionThreads>) -> Listener {
+        Listener { threads: Some(threads), ..self }
     }
 
     /// Returns the addresses, with the actual ports where port 0 was configured.
@@ -113,14 +121,14 @@ impl Listener {
         };
         let ListenerLimits { places, timeouts } = limits;
         let connections = Arc::new(Connections::new(places, timeouts, Arc::clone(&recorder)));
-        let (write_timeout, tls) = (timeouts.write, self.tls);
-        let serving = Serving { connections: Arc::clone(&connections), router, write_timeout, tls };
+        let (write_timeout, tls, threads) = (timeouts.write, self.tls, self.threads);
+        let serving = Serving { connections: Arc::clone(&connections), router, write_timeout, tls, threads };
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut errors = AcceptErrors { recorder, warned: None };
         // An accepted connection without a place is kept across iterations: the place that it was accepted for may be
         // busy again.
-        let mut accepted: Option<SocketStream> = None;
+        let mut accepted: Option<AcceptedStream> = None;
         loop {
             // Accepts only if a place is free or can be freed. Otherwise connections wait in the backlog.
             let next = async {
@@ -183,37 +191,43 @@ struct Serving {
     router: Router,
     write_timeout: Duration,
     tls: Option<Tls>,
+    threads: Option<Arc<ConnectionThreads>>,
 }
 
 impl Serving {
-    fn serve(&self, stream: SocketStream, open: OpenConnection) {
+    fn serve(&self, stream: AcceptedStream, open: OpenConnection) {
         stream.set_nodelay();
         let mut http = http1::Builder::new();
         // The listener ends connections that do not send a head, so hyper needs no timer for each request.
         http.header_read_timeout(None).max_buf_size(BUFFER_BYTES);
         let (router, activity) = (self.router.clone(), Arc::clone(&open.activity));
         let (write_timeout, above_limit) = (self.write_timeout, open.above_limit);
-        let serve = move |stream| connection::serve(http, stream, write_timeout, router, above_limit, activity);
-        match (stream, self.tls.clone()) {
-            (SocketStream::Tcp(stream), Some(tls)) => {
-                tokio::spawn(async move {
-                    if let Some(stream) = tls.accept(stream, &open.activity).await {
-                        note(serve(SocketStream::Tls(stream)).await);
-                    }
-                    drop(open);
-                });
+        let tls = self.tls.clone();
+        let serving = async move {
+            // Registered here, with the runtime of the thread that serves the connection.
+            let stream = match (stream.register(), tls) {
+                (Ok(SocketStream::Tcp(stream)), Some(tls)) => {
+                    tls.accept(stream, &open.activity).await.map(SocketStream::Tls)
+                }
+                (Ok(stream), _) => Some(stream),
+                (Err(error), _) => {
+                    tracing::warn!(%error, "a connection cannot be served");
+                    None
+                }
+            };
+            if let Some(stream) = stream {
+                note(connection::serve(http, stream, write_timeout, router, above_limit, activity).await);
             }
-            (stream, _) => {
-                tokio::spawn(async move {
-                    note(serve(stream).await);
-                    drop(open);
-                });
-            }
+            drop(open);
+        };
+        match &self.threads {
+            Some(threads) => threads.spawn(serving),
+            None => drop(tokio::spawn(serving)),
         }
     }
 
     /// Serves the queued and the open connections to their end. Returns true if all have ended within `grace`.
-    async fn drain(&self, acceptors: Acceptors, accepted: Option<SocketStream>, grace: Duration) -> bool {
+    async fn drain(&self, acceptors: Acceptors, accepted: Option<AcceptedStream>, grace: Duration) -> bool {
         self.serve_backlog(acceptors);
         self.connections.drain();
         let ended = async {

@@ -1,7 +1,8 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
 //! - `sockets.rs` binds the addresses of a listener. `listener.rs` accepts connections, `connections.rs` gives them
-//!   places, and `connection.rs` serves one connection and closes it;
+//!   places, `connection_threads.rs` gives each a thread, and `connection.rs` serves one connection and closes it;
+//!   `spinning.rs` keeps a thread awake for the next request.
 //!   `http2.rs` does so for HTTP/2. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
 //!   that has left. All of them share the state in `activity.rs`.
 //! - `tls.rs` makes the handshakes of a listener with TLS, and reads its certificate, also when it changes.
@@ -38,6 +39,7 @@ mod body;
 mod certificate_expiry;
 mod compression;
 mod connection;
+mod connection_threads;
 mod connections;
 mod content_coding;
 mod context;
@@ -63,6 +65,7 @@ mod poll_again;
 mod predict;
 mod request_layer;
 mod sockets;
+mod spinning;
 mod stack;
 mod stream;
 mod tensorflow;
@@ -82,6 +85,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::access_log::AccessLog;
 pub use self::api_keys::ApiKeys;
+pub use self::connection_threads::ConnectionThreads;
 pub use self::connections::{ConnectionTimeouts, Places};
 use self::documents::Documents;
 pub use self::exposition::{Exposition, compress};

@@ -60,6 +60,13 @@ enum Acceptor {
     Unix(UnixListener, SocketFile),
 }
 
+/// The socket of a connection that was accepted. Not registered with a runtime yet.
+#[derive(Debug)]
+pub(super) enum AcceptedStream {
+    Tcp(std::net::TcpStream),
+    Unix(BlockingUnixStream),
+}
+
 /// The file of a Unix socket. It is removed when this is dropped, unless another process has replaced it.
 #[derive(Debug)]
 struct SocketFile {
@@ -244,7 +251,7 @@ impl ListeningSockets {
 
 impl Acceptors {
     /// Waits for a connection on any of the sockets.
-    pub(super) async fn accept(&mut self) -> io::Result<SocketStream> {
+    pub(super) async fn accept(&mut self) -> io::Result<AcceptedStream> {
         std::future::poll_fn(|context| {
             for _ in 0..self.all.len() {
                 let socket = self.next;
@@ -259,22 +266,24 @@ impl Acceptors {
     }
 
     /// Closes the sockets, and passes the connections that the kernel has already queued to `serve`.
-    pub(super) fn close(self, mut serve: impl FnMut(SocketStream)) {
+    pub(super) fn close(self, mut serve: impl FnMut(AcceptedStream)) {
         self.all.into_iter().for_each(|acceptor| acceptor.close(&mut serve));
     }
 }
 
 impl Acceptor {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<SocketStream>> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<AcceptedStream>> {
         match self {
-            Acceptor::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| SocketStream::Tcp(stream)),
-            Acceptor::Unix(listener, _) => {
-                listener.poll_accept(context).map_ok(|(stream, _)| SocketStream::Unix(stream))
-            }
+            Acceptor::Tcp(listener) => listener
+                .poll_accept(context)
+                .map(|accepted| accepted.and_then(|(stream, _)| stream.into_std()).map(AcceptedStream::Tcp)),
+            Acceptor::Unix(listener, _) => listener
+                .poll_accept(context)
+                .map(|accepted| accepted.and_then(|(stream, _)| stream.into_std()).map(AcceptedStream::Unix)),
         }
     }
 
-    fn close(self, serve: &mut impl FnMut(SocketStream)) {
+    fn close(self, serve: &mut impl FnMut(AcceptedStream)) {
         // From now on the kernel should queue as few connections as possible, because those that are still queued at
         // the close are reset.
         let reduced = match &self {
@@ -290,7 +299,7 @@ impl Acceptor {
                 serve_queued(serve, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    TcpStream::from_std(stream).map(SocketStream::Tcp)
+                    Ok(AcceptedStream::Tcp(stream))
                 });
             }
             Acceptor::Unix(listener, file) => {
@@ -300,7 +309,7 @@ impl Acceptor {
                 serve_queued(serve, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    UnixStream::from_std(stream).map(SocketStream::Unix)
+                    Ok(AcceptedStream::Unix(stream))
                 });
             }
         }
@@ -308,13 +317,34 @@ impl Acceptor {
 }
 
 /// Passes connections to `serve` until none is queued. They are at most as many as the backlog can hold.
-fn serve_queued(serve: &mut impl FnMut(SocketStream), accept: impl Fn() -> io::Result<SocketStream>) {
+fn serve_queued(serve: &mut impl FnMut(AcceptedStream), accept: impl Fn() -> io::Result<AcceptedStream>) {
     for _ in 0..=2 * BACKLOG {
         match accept() {
             Ok(stream) => serve(stream),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // The backlog is empty, or no file descriptor is free.
             Err(_) => return,
+        }
+    }
+}
+
+// ===== impl AcceptedStream =====
+
+impl AcceptedStream {
+    /// Turns off Nagle's algorithm: responses are small and complete, and should be sent at once.
+    pub(super) fn set_nodelay(&self) {
+        if let AcceptedStream::Tcp(stream) = self
+            && let Err(error) = stream.set_nodelay(true)
+        {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    }
+
+    /// Registers the connection with the runtime that serves it.
+    pub(super) fn register(self) -> io::Result<SocketStream> {
+        match self {
+            AcceptedStream::Tcp(stream) => TcpStream::from_std(stream).map(SocketStream::Tcp),
+            AcceptedStream::Unix(stream) => UnixStream::from_std(stream).map(SocketStream::Unix),
         }
     }
 }
@@ -374,7 +404,7 @@ mod tests {
         let mut acceptors = listening.register().unwrap();
         let mut of_unix = Vec::new();
         for _ in 0..2 {
-            of_unix.push(matches!(acceptors.accept().await.unwrap(), SocketStream::Unix(_)));
+            of_unix.push(matches!(acceptors.accept().await.unwrap(), AcceptedStream::Unix(_)));
         }
         // The queue of one address does not keep the other waiting.
         assert!(of_unix.contains(&true), "{of_unix:?}");

@@ -20,6 +20,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
+use super::connection_threads;
 
 /// The first bytes of every response, in each version of HTTP/1.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
@@ -117,6 +118,7 @@ impl WatchedStream {
     fn note_written(&self, context: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(length)) = poll {
             charge(context, length, WRITTEN_PER_UNIT);
+            connection_threads::has_answered();
         }
         self.note(poll)
     }
@@ -258,15 +260,6 @@ impl AsyncWrite for WatchedStream {
 // ===== impl SocketStream =====
 
 impl SocketStream {
-    /// Turns off Nagle's algorithm: responses are small and complete, and should be sent at once.
-    pub(super) fn set_nodelay(&self) {
-        if let SocketStream::Tcp(stream) = self
-            && let Err(error) = stream.set_nodelay(true)
-        {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    }
-
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             SocketStream::Tcp(stream) => stream.try_write(bytes),

@@ -9,7 +9,7 @@
 //!
 //! - Only runs whose learned time is short are inline (`model.inline_us`), and a request makes further inline runs for
 //!   [`MAX_HELD`] at most.
-//! - At least one thread of the server never runs a model ([`InlineSlots`]).
+//! - There is a slot for each thread that serves connections ([`InlineSlots`]).
 //! - A run that goes on for longer than [`MAX_RUN`] is ended by the watchdog, which looks every [`TICK`], and moved to a
 //!   worker. ONNX Runtime ends a run before its next operator.
 
@@ -85,9 +85,10 @@ pub(super) struct InlineRun {
     pub(super) slot: InlineSlot,
 }
 
-/// Returns the maximum size of an inline run, which takes at most `max_run` in the tail.
+/// Returns the maximum size of an inline run, which typically takes at most `max_run`. The tail would say more about the other
+/// threads that the cores are shared with: a run of microseconds takes a millisecond while another thread has its core.
 pub(super) fn inline_batch(service: &ServiceTime, max_run: Duration) -> usize {
-    match service.tail_line() {
+    match service.typical_line() {
         Some(line) if !max_run.is_zero() => line.rows_within(max_run),
         _ => 0,
     }
@@ -105,13 +106,8 @@ impl InlineSlots {
         Arc::new(InlineSlots { slots: Box::default(), taken: AtomicUsize::new(0), watchdog: None })
     }
 
-    /// Returns the slots for a server whose requests are handled by this many threads, all of which but one may run a
-    /// model, and starts their watchdog.
+    /// Returns the slots for a server whose requests are handled by this many threads, and starts their watchdog.
     pub fn for_threads(threads: NonZeroUsize) -> Result<Arc<InlineSlots>, SetupError> {
-        let count = threads.get() - 1;
-        if count == 0 {
-            return Ok(InlineSlots::none());
-        }
         let (sender, slots) = std::sync::mpsc::channel::<Weak<InlineSlots>>();
         let is_awake = Arc::new(AtomicBool::new(true));
         let seen = Arc::clone(&is_awake);
@@ -120,7 +116,7 @@ impl InlineSlots {
             .spawn(move || slots.recv().into_iter().for_each(|slots| watch(&slots, &seen)))
             .map_err(|error| SetupError::internal(format_args!("a thread could not be started: {error}")))?;
         let watchdog = Some(Watchdog { thread: thread.thread().clone(), is_awake });
-        let slots = (0..count).map(|_| Mutex::new(None)).collect();
+        let slots = (0..threads.get()).map(|_| Mutex::new(None)).collect();
         let slots = Arc::new(InlineSlots { slots, taken: AtomicUsize::new(0), watchdog });
         // The thread waits for this message.
         let _ = sender.send(Arc::downgrade(&slots));
@@ -231,24 +227,23 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_stays_free() {
+    fn there_is_a_slot_for_each_thread() {
         let (sender, _receiver) = mpsc::channel();
         let owner = Arc::new(Reports(sender));
-        let slots = InlineSlots::for_threads(3.try_into().unwrap()).unwrap();
+        let slots = InlineSlots::for_threads(2.try_into().unwrap()).unwrap();
         let take = || slots.take(owner.clone(), 0, Instant::now());
         let first = take().unwrap();
         let _second = take().unwrap();
         assert!(take().is_none());
         drop(first);
         assert!(take().is_some());
-        let none = InlineSlots::for_threads(1.try_into().unwrap()).unwrap();
-        assert!(none.take(owner.clone(), 0, Instant::now()).is_none());
+        assert!(InlineSlots::none().take(owner.clone(), 0, Instant::now()).is_none());
     }
 
     #[test]
     fn the_watchdog_finds_a_long_run_also_after_it_slept() {
         let (sender, moved) = mpsc::channel();
-        let slots = InlineSlots::for_threads(2.try_into().unwrap()).unwrap();
+        let slots = InlineSlots::for_threads(1.try_into().unwrap()).unwrap();
         let long_ago = Instant::now() - Duration::from_secs(1);
         for worker in [7, 8] {
             let slot = slots.take(Arc::new(Reports(sender.clone())), worker, long_ago).unwrap();

@@ -1,22 +1,23 @@
-//! Choice between threads of requests and workers, for a version whose runs are short. Pure: no clock, no lock, no I/O.
+//! Choice of the time of inline runs: at once, or after the other requests that have arrived on the same thread. Pure: no
+//! clock, no lock, no I/O.
 //!
-//! A run costs nearly the same for one request as for several. The hand-over to a worker costs more than a run, but while
-//! the worker wakes up, further requests arrive and share its run. So workers are better as soon as requests share their
-//! runs, and only workers show whether they do. A trial of some runs is left to workers now and then.
+//! A run costs nearly the same for one request as for several. So a request lets the others go first that have arrived on
+//! its thread meanwhile, and all of them share one run. That takes a look at the connections, which is in vain for a lone
+//! request. Only a trial shows what is the case: some requests go first now and then.
 
-/// Number of inline runs between two trials.
+/// Number of runs between two trials.
 const TRIAL_EVERY: u32 = 2048;
 
-/// Number of runs of a trial, and of each later look at the runs of workers.
+/// Number of runs of a trial, and of each later look at the requests that share runs.
 const WINDOW: u32 = 64;
 
-/// Mean number of requests in a run from which workers are better.
+/// Mean number of requests in a run from which waiting for them is better.
 const SHARED: f64 = 1.4;
 
-/// Threads that make the short runs of a version.
+/// Time of the inline runs of a version.
 #[derive(Debug, Default)]
 pub(super) struct InlineMode {
-    by: By,
+    begins: Begins,
     /// Number of runs since the last decision.
     runs: u32,
     /// Number of requests in these runs.
@@ -24,42 +25,34 @@ pub(super) struct InlineMode {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum By {
-    /// Threads of requests.
+enum Begins {
     #[default]
-    Threads,
-    Workers,
+    AtOnce,
+    AfterOthers,
 }
 
 impl InlineMode {
-    /// Returns true if threads of requests make the next run.
-    pub(super) fn is_on(&self) -> bool {
-        self.by == By::Threads
+    /// Returns true if the next run begins after the other requests of its thread.
+    pub(super) fn lets_others_go_first(&self) -> bool {
+        self.begins == Begins::AfterOthers
     }
 
-    /// Records a run of a request's thread.
-    pub(super) fn ran_inline(&mut self) {
-        self.runs += 1;
-        if self.by == By::Threads && self.runs >= TRIAL_EVERY {
-            self.decide(By::Workers);
-        }
-    }
-
-    /// Records a worker's run of this number of requests.
-    pub(super) fn ran_on_worker(&mut self, requests: usize) {
-        if self.by == By::Threads {
-            return;
-        }
+    /// Records an inline run of this number of requests.
+    pub(super) fn ran(&mut self, requests: usize) {
         self.runs += 1;
         self.requests += requests;
-        if self.runs >= WINDOW {
-            let are_shared = self.requests as f64 >= SHARED * f64::from(self.runs);
-            self.decide(if are_shared { By::Workers } else { By::Threads });
+        match self.begins {
+            Begins::AtOnce if self.runs >= TRIAL_EVERY => self.decide(Begins::AfterOthers),
+            Begins::AfterOthers if self.runs >= WINDOW => {
+                let are_shared = self.requests as f64 >= SHARED * f64::from(self.runs);
+                self.decide(if are_shared { Begins::AfterOthers } else { Begins::AtOnce });
+            }
+            _ => {}
         }
     }
 
-    fn decide(&mut self, by: By) {
-        *self = InlineMode { by, runs: 0, requests: 0 };
+    fn decide(&mut self, begins: Begins) {
+        *self = InlineMode { begins, runs: 0, requests: 0 };
     }
 }
 
@@ -67,39 +60,27 @@ impl InlineMode {
 mod tests {
     use super::*;
 
-    /// The share of this many runs that is inline, if each run of a worker has this many requests.
-    fn inline_share(mode: &mut InlineMode, runs: usize, requests: impl Fn(usize) -> usize) -> f64 {
-        let mut is_inline = |run: usize| {
-            let is_on = mode.is_on();
-            if is_on {
-                mode.ran_inline()
-            } else {
-                mode.ran_on_worker(requests(run))
-            }
-            is_on
+    /// The share of this many runs that begin at once, if those that let others go first have so many requests.
+    fn at_once(mode: &mut InlineMode, runs: usize, requests: impl Fn(usize) -> usize) -> f64 {
+        let mut begins_at_once = |run: usize| {
+            let waits = mode.lets_others_go_first();
+            mode.ran(if waits { requests(run) } else { 1 });
+            !waits
         };
-        (0..runs).map(&mut is_inline).filter(|is_on| *is_on).count() as f64 / runs as f64
+        (0..runs).map(&mut begins_at_once).filter(|at_once| *at_once).count() as f64 / runs as f64
     }
 
     #[test]
-    fn lone_requests_are_run_inline_but_for_the_trials() {
+    fn lone_requests_are_run_at_once_but_for_the_trials() {
         let mut mode = InlineMode::default();
-        assert_eq!(inline_share(&mut mode, 10 * (2048 + 64), |_| 1), 2048.0 / (2048.0 + 64.0));
+        assert_eq!(at_once(&mut mode, 10 * (2048 + 64), |_| 1), 2048.0 / (2048.0 + 64.0));
     }
 
     #[test]
-    fn requests_that_share_the_runs_of_workers_are_left_to_them_while_they_do() {
+    fn requests_that_share_runs_wait_for_each_other_while_they_do() {
         let mut mode = InlineMode::default();
-        assert_eq!(inline_share(&mut mode, 2048 + 6400, |run| 1 + run % 2), 2048.0 / (2048.0 + 6400.0));
+        assert_eq!(at_once(&mut mode, 2048 + 6400, |run| 1 + run % 2), 2048.0 / (2048.0 + 6400.0));
         // The load is gone.
-        assert_eq!(inline_share(&mut mode, 64 + 2048, |_| 1), 2048.0 / (64.0 + 2048.0));
-    }
-
-    /// A worker may make a run while inline runs are on: of a request with many rows, for example.
-    #[test]
-    fn other_runs_of_workers_say_nothing() {
-        let mut mode = InlineMode::default();
-        (0..1000).for_each(|_| mode.ran_on_worker(1));
-        assert!(mode.is_on());
+        assert_eq!(at_once(&mut mode, 64 + 2048, |_| 1), 2048.0 / (64.0 + 2048.0));
     }
 }

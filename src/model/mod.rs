@@ -4,7 +4,7 @@
 //! that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch limit
 //! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`, `runner.rs`). So batches grow by
 //! themselves under load, and a lone request does not wait for others. Where runs are very short, the thread of a request
-//! runs the batch instead of a worker (`inline.rs`, `inline_mode.rs`, `queue/inline_runs.rs`). A run that no request waits
+//! runs the batch instead of a worker (`inline.rs`, `inline_mode.rs`, `others_first.rs`, `queue/inline_runs.rs`). A run that no request waits
 //! for any more is ended. `request.rs` holds the state of a request, which all of these files share, and
 //! `waiting_line.rs` the waiting requests.
 //! `load_estimate.rs` shows without a lock that a request has ample time, and `warm_up.rs` makes the first runs of a
@@ -35,6 +35,7 @@ mod joining;
 mod load_estimate;
 mod made_up_rows;
 pub mod onnx;
+mod others_first;
 mod queue;
 mod real_rows;
 mod request;
@@ -51,7 +52,7 @@ mod worker;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,8 @@ use self::inline::{InlineRun, InlineRuns, MAX_HELD, MAX_RUN};
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;
 pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, for_an_example, made_up, zeros};
-use self::queue::{Entered, Queue};
+use self::others_first::OthersFirst;
+use self::queue::{Entered, Inline, Queue};
 use self::request::{Reply, Request};
 pub use self::row_shape::RowShape;
 use self::runner::Runner;
@@ -102,11 +104,17 @@ pub struct OnnxModel {
 
 /// A ticket for a request in the queue. Awaiting it returns the model's outputs. Dropping it earlier withdraws the
 /// request, and ends the request's run if no other request waits for that run.
-#[derive(Debug)]
 pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
     request: Arc<Request>,
     queue: Arc<Queue>,
+    gathering: Option<Gathering>,
+}
+
+/// The wait for other requests that have arrived on the same thread, before a run that they share.
+struct Gathering {
+    others: OthersFirst,
+    runners: Arc<[Mutex<Runner>]>,
 }
 
 /// Settings that the workers of a version share.
@@ -208,25 +216,21 @@ impl OnnxModel {
     /// in its order.
     ///
     /// If a run takes less than `model.inline_us` and a session is free, this runs the waiting requests, and the ticket is
-    /// answered when it is returned.
+    /// answered when it is returned; or the ticket runs them, after the other requests that have arrived on its thread.
     pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
         let Entered { request, reply, inline } = self.queue.push(inputs, demand, priority)?;
-        if let Some(first) = inline {
-            self.run_inline(first);
-        }
-        Ok(Ticket { reply, request, queue: Arc::clone(&self.queue) })
-    }
-
-    /// Runs waiting requests on this thread, and answers them.
-    fn run_inline(&self, InlineRun { session, mut batch, began, slot }: InlineRun) {
-        loop {
-            let finished = self.runners[session].lock().run(&batch);
-            let may_go_on = began.elapsed() < MAX_HELD;
-            let Some((next, begins)) = self.queue.next_inline(session, finished, may_go_on) else { return };
-            slot.next_run(begins);
-            batch = next;
-        }
+        let gathering = match inline {
+            Inline::None => None,
+            Inline::AtOnce(first) => {
+                run_inline(&self.queue, &self.runners, first);
+                None
+            }
+            Inline::AfterOthers => {
+                Some(Gathering { others: OthersFirst::default(), runners: Arc::clone(&self.runners) })
+            }
+        };
+        Ok(Ticket { reply, request, queue: Arc::clone(&self.queue), gathering })
     }
 
     /// Stops accepting requests. Waiting requests are still answered, then the workers end.
@@ -254,6 +258,18 @@ impl OnnxModel {
             return Err(Error::internal("the preprocessor's tensors do not have the model's names, types and rows"));
         }
         self.policy().check(inputs)
+    }
+}
+
+/// Runs waiting requests on this thread, and answers them.
+fn run_inline(queue: &Queue, runners: &[Mutex<Runner>], run: InlineRun) {
+    let InlineRun { session, mut batch, began, slot } = run;
+    loop {
+        let finished = runners[session].lock().run(&batch);
+        let may_go_on = began.elapsed() < MAX_HELD;
+        let Some((next, begins)) = queue.next_inline(session, finished, may_go_on) else { return };
+        slot.next_run(begins);
+        batch = next;
     }
 }
 
@@ -298,6 +314,12 @@ impl Ticket {
     }
 }
 
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.request.is_over() {
@@ -310,6 +332,14 @@ impl Future for Ticket {
     type Output = Result<(Tensors, QueueTimings)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(gathering) = &mut self.gathering {
+            ready!(Pin::new(&mut gathering.others).poll(context));
+            if let Some(Gathering { runners, .. }) = self.gathering.take()
+                && let Some(first) = self.queue.start_gathered()
+            {
+                run_inline(&self.queue, &runners, first);
+            }
+        }
         Pin::new(&mut self.reply)
             .poll(context)
             // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.

@@ -90,8 +90,19 @@ pub(super) enum RunEnd {
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
     pub(super) reply: oneshot::Receiver<Reply>,
-    /// The run that the thread of this request has to make.
-    pub(super) inline: Option<InlineRun>,
+    /// The inline run that the thread of this request has to make.
+    pub(super) inline: Inline,
+}
+
+/// Part of the thread of a request in its run.
+#[derive(Debug)]
+pub(super) enum Inline {
+    /// None: whoever uses the session answers the request.
+    None,
+    /// It makes this run at once.
+    AtOnce(InlineRun),
+    /// It begins a run by [`Queue::start_gathered`] after the other requests that have arrived on the thread.
+    AfterOthers,
 }
 
 // ===== impl Queue =====
@@ -122,6 +133,7 @@ impl Queue {
             full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
+            have_gathered: false,
             learned: [Instant::now(); CLASSES],
             parked: 0,
             door: Door::Open,
@@ -172,13 +184,10 @@ impl Queue {
         let request = Arc::new(request);
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);
-        let inline = self.start_inline(&mut state, now);
-        // Whoever uses the last session looks at the queue again after the run.
-        let is_worker_needed = inline.is_none() && state.parked > 0 && state.free_session().is_some();
-        drop(state);
-        if is_worker_needed {
-            self.arrived.notify_one();
+        if state.inline_mode.lets_others_go_first() && self.is_inline(&state, now) {
+            return Ok(Entered { request, reply, inline: Inline::AfterOthers });
         }
+        let inline = self.start_inline(state, now).map_or(Inline::None, Inline::AtOnce);
         Ok(Entered { request, reply, inline })
     }
 
@@ -187,8 +196,6 @@ impl Queue {
     pub(super) fn take(&self, last: Option<(usize, FinishedRun)>) -> Option<Work> {
         let mut state = self.state.lock();
         if let Some((session, last)) = last {
-            let requests = state.sessions[session].run.as_ref().map_or(0, |run| run.batch.parts.len());
-            state.inline_mode.ran_on_worker(requests);
             self.finish(&mut state, session, last);
         }
         loop {
@@ -260,6 +267,7 @@ impl Queue {
                 continue;
             }
             let (hopeless, batch) = state.line.carry_out(&plan);
+            state.have_gathered &= state.line.len() > 0;
             for waiting in hopeless {
                 waiting.request.fail(state.too_late(&waiting, policy, now));
                 state.end_unwanted_runs(&waiting.request);

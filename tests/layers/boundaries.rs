@@ -68,6 +68,7 @@ const BOUNDARIES: &[Boundary] = &[
             "http/listener.rs",
             "http/poll_again.rs",
             "http/request_layer.rs",
+            "http/spinning.rs",
             "monitor/mod.rs",
             "model/load_estimate.rs",
             "model/inline.rs",

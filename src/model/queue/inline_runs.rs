@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
+
 use super::state::{Door, SessionStatus, State};
 use super::{FinishedRun, Queue};
 use crate::model::inline::{InlineOwner, InlineRun};
@@ -10,6 +12,13 @@ use crate::model::request::Batch;
 
 /// Time for which no run of a version is inline after one took too long.
 const INLINE_PAUSE: Duration = Duration::from_secs(10);
+
+/// The same after a run that was not ended by then: one of the operators takes so long, and nothing ends a run within an
+/// operator.
+const LONG_PAUSE: Duration = Duration::from_secs(600);
+
+/// Duration of a run after which the pause is long.
+const LONG_RUN: Duration = Duration::from_millis(100);
 
 impl Queue {
     /// Ends an inline run. Returns the next batch for the same thread and session, unless `may_go_on` is false or a
@@ -21,10 +30,16 @@ impl Queue {
         may_go_on: bool,
     ) -> Option<(Arc<Batch>, Instant)> {
         let mut state = self.state.lock();
-        state.inline_mode.ran_inline();
+        let requests = state.sessions[session].run.as_ref().map_or(0, |run| run.batch.parts.len());
+        state.inline_mode.ran(requests);
         self.finish(&mut state, session, last);
         let now = Instant::now();
+        if last.took > LONG_RUN {
+            state.inline_paused_until = Some(now + LONG_PAUSE);
+        }
+        let is_gathering = self.is_gathering(&state, now);
         if may_go_on
+            && !is_gathering
             && state.sessions[session].is_free()
             && self.is_inline(&state, now)
             && let Some(batch) = self.next_inline_batch(&mut state, now)
@@ -32,7 +47,7 @@ impl Queue {
             return Some((self.begin(&mut state, session, batch, now), now));
         }
         let are_workers_needed = state.parked > 0
-            && (state.line.len() > 0
+            && (state.line.len() > 0 && !is_gathering
                 || !state.moved.is_empty()
                 || state.door == Door::Closed
                 || state.session_with(SessionStatus::Lost).is_some());
@@ -43,24 +58,52 @@ impl Queue {
         None
     }
 
-    /// Forms a batch of the waiting requests for the thread of the request that has just arrived, if a session and a
-    /// slot are free.
-    pub(super) fn start_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
+    /// Begins a run of the requests that have gathered, unless another thread has taken them.
+    pub(in crate::model) fn start_gathered(self: &Arc<Self>) -> Option<InlineRun> {
+        if self.is_empty() {
+            return None;
+        }
+        self.start_inline(self.state.lock(), Instant::now())
+    }
+
+    /// Forms a batch of the waiting requests for the thread of a request, if a session and a slot are free. Otherwise, wakes
+    /// a worker for them if there is a session for it.
+    pub(super) fn start_inline(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Instant) -> Option<InlineRun> {
+        let begun = self.begin_inline(&mut state, now);
+        // Whoever uses the last session looks at the queue again after the run.
+        let is_worker_needed = begun.is_none() && state.parked > 0 && state.free_session().is_some();
+        drop(state);
+        if is_worker_needed {
+            self.arrived.notify_one();
+        }
+        begun
+    }
+
+    fn begin_inline(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<InlineRun> {
         if !self.is_inline(state, now) {
             return None;
         }
-        let session = state.sessions.iter().position(|slot| slot.is_free())?;
-        let slot = self.inline.slots.take(Arc::<Queue>::clone(self), session, now)?;
+        let session = state.sessions.iter().position(|slot| slot.is_free());
+        let slot = session.and_then(|session| self.inline.slots.take(Arc::<Queue>::clone(self), session, now));
+        let (Some(session), Some(slot)) = (session, slot) else {
+            state.have_gathered = true;
+            return None;
+        };
         let batch = self.next_inline_batch(state, now)?;
         Some(InlineRun { session, batch: self.begin(state, session, batch, now), began: now, slot })
     }
 
-    /// Returns true if the waiting requests are few and short enough for an inline run.
-    fn is_inline(&self, state: &State, now: Instant) -> bool {
-        (1..=state.inline_batch).contains(&state.line.size())
+    /// Returns true if the waiting requests still gather, so the threads that they have arrived on will run them.
+    fn is_gathering(&self, state: &State, now: Instant) -> bool {
+        state.inline_mode.lets_others_go_first() && !state.have_gathered && self.is_inline(state, now)
+    }
+
+    /// Returns true if requests are waiting that are, on average, short enough for an inline run.
+    pub(super) fn is_inline(&self, state: &State, now: Instant) -> bool {
+        let (size, most) = (state.line.size(), state.inline_batch.saturating_mul(state.line.len()));
+        (1..=most).contains(&size)
             && state.moved.is_empty()
             && state.door == Door::Open
-            && state.inline_mode.is_on()
             && state.inline_paused_until.is_none_or(|until| now >= until)
             && !self.sharing.is_open()
     }

@@ -39,8 +39,11 @@ pub(super) struct State {
     pub(super) inline_batch: usize,
     /// Time until which no run is inline, because the last one took too long.
     pub(super) inline_paused_until: Option<Instant>,
-    /// Choice between threads of requests and workers for short runs.
+    /// Choice of the time of inline runs.
     pub(super) inline_mode: InlineMode,
+    /// True if a thread wanted to run requests that had gathered, and no session was free: who uses a session goes on with
+    /// them.
+    pub(super) have_gathered: bool,
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     pub(super) door: Door,

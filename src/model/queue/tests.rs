@@ -28,7 +28,7 @@ fn queue_with(config: &SessionConfig, max_run: Duration) -> Arc<Queue> {
     let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default()));
     let session = Arc::new(CurrentSession::default());
     session.set(&NoSession);
-    let inline = InlineRuns { max_run, slots: InlineSlots::for_threads(2.try_into().unwrap()).unwrap() };
+    let inline = InlineRuns { max_run, slots: InlineSlots::for_threads(1.try_into().unwrap()).unwrap() };
     let budget = &LatencyBudget::DEFAULT;
     Arc::new(Queue::new(sharing, config, budget, ServiceTime::default(), vec![session], inline, recorder))
 }
@@ -140,11 +140,28 @@ fn only_a_run_that_was_too_late_for_everybody_says_that_runs_take_long() {
 
 const SHORT: Duration = Duration::from_micros(100);
 
+impl Entered {
+    fn take_run(&mut self) -> Option<InlineRun> {
+        match std::mem::replace(&mut self.inline, Inline::None) {
+            Inline::AtOnce(run) => Some(run),
+            Inline::AfterOthers | Inline::None => None,
+        }
+    }
+
+    fn runs_itself(&self) -> bool {
+        matches!(self.inline, Inline::AtOnce(_))
+    }
+
+    fn gathers(&self) -> bool {
+        matches!(self.inline, Inline::AfterOthers)
+    }
+}
+
 /// A queue that has learned that its runs are short.
 fn queue_of_short_runs() -> Arc<Queue> {
     let queue = queue_with(&SessionConfig::default(), SHORT);
     let first = push(&queue);
-    assert!(first.inline.is_none(), "nothing is known yet");
+    assert!(!first.runs_itself(), "nothing is known yet");
     take(&queue, None);
     assert!(queue.next_inline(0, COMPLETED, true).is_none(), "nothing waits");
     queue
@@ -153,16 +170,16 @@ fn queue_of_short_runs() -> Arc<Queue> {
 #[test]
 fn a_request_that_finds_a_free_session_runs_itself_and_what_arrives_meanwhile() {
     let queue = queue_of_short_runs();
-    let first = push(&queue);
-    let run = first.inline.unwrap();
+    let mut first = push(&queue);
+    let run = first.take_run().unwrap();
     assert!(run.session == 0 && run.batch.has(&first.request));
     let (second, third) = (push(&queue), push(&queue));
-    assert!(second.inline.is_none() && third.inline.is_none());
+    assert!(!second.runs_itself() && !third.runs_itself());
     let (next, _) = queue.next_inline(0, COMPLETED, true).unwrap();
     assert!(next.has(&second.request) && next.has(&third.request));
     assert!(queue.next_inline(0, COMPLETED, true).is_none());
     drop(run.slot);
-    assert!(push(&queue).inline.is_some());
+    assert!(push(&queue).runs_itself());
 }
 
 #[test]
@@ -171,32 +188,32 @@ fn a_request_that_has_made_runs_for_long_leaves_the_rest_to_a_worker() {
     let first = push(&queue);
     let second = push(&queue);
     assert!(queue.next_inline(0, COMPLETED, false).is_none());
-    assert!(take(&queue, None).has(&second.request) && first.inline.is_some());
+    assert!(take(&queue, None).has(&second.request) && first.runs_itself());
 }
 
 #[test]
 fn longer_runs_and_more_rows_than_one_run_takes_are_left_to_workers() {
     let queue = queue_of_short_runs();
     for _ in 0..7 {
-        if push(&queue).inline.is_none() {
+        if !push(&queue).runs_itself() {
             break;
         }
         queue.next_inline(0, FinishedRun { took: 2 * SHORT, end: RunEnd::Completed }, true);
     }
-    assert!(push(&queue).inline.is_none());
+    assert!(!push(&queue).runs_itself());
 
     let queue = queue_of_short_runs();
     let rows = queue.state.lock().inline_batch + 1;
     let many = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
     let many: Tensors = [("x".into(), many)].into_iter().collect();
-    assert!(queue.push(many, demand(), Priority::Normal).unwrap().inline.is_none());
+    assert!(!queue.push(many, demand(), Priority::Normal).unwrap().runs_itself());
 }
 
 #[test]
 fn a_run_that_takes_long_after_all_is_ended_and_a_worker_runs_its_requests() {
     let queue = queue_of_short_runs();
-    let first = push(&queue);
-    let run = first.inline.unwrap();
+    let mut first = push(&queue);
+    let run = first.take_run().unwrap();
     queue.move_to_worker(0, run.began - SHORT);
     assert!(!run.batch.is_terminated(), "that was an earlier run");
     queue.move_to_worker(0, run.began);
@@ -207,17 +224,74 @@ fn a_run_that_takes_long_after_all_is_ended_and_a_worker_runs_its_requests() {
     assert!(batch.has(&first.request) && !batch.has(&second.request) && !batch.is_terminated());
     assert!(take(&queue, Some(COMPLETED)).has(&second.request));
     // For a while, no run is inline.
-    assert!(push(&queue).inline.is_none());
+    assert!(!push(&queue).runs_itself());
 }
 
 #[test]
 fn a_request_that_was_given_up_is_not_moved() {
     let queue = queue_of_short_runs();
-    let first = push(&queue);
-    let began = first.inline.unwrap().began;
+    let mut first = push(&queue);
+    let began = first.take_run().unwrap().began;
     queue.move_to_worker(0, began);
     queue.give_up(&first.request);
     queue.next_inline(0, FinishedRun { took: SHORT, end: RunEnd::Moved }, true);
     let second = push(&queue);
     assert!(take(&queue, None).has(&second.request));
+}
+
+/// A queue whose short runs begin after the other requests of a thread.
+fn queue_that_gathers() -> Arc<Queue> {
+    let queue = queue_of_short_runs();
+    let mut state = queue.state.lock();
+    while !state.inline_mode.lets_others_go_first() {
+        state.inline_mode.ran(2);
+    }
+    drop(state);
+    queue
+}
+
+#[test]
+fn requests_that_gather_share_the_run_of_the_first_one_that_goes_on() {
+    let queue = queue_that_gathers();
+    let (first, second) = (push(&queue), push(&queue));
+    assert!(first.gathers() && second.gathers());
+    let run = queue.start_gathered().unwrap();
+    assert!(run.batch.has(&first.request) && run.batch.has(&second.request));
+    assert!(queue.start_gathered().is_none(), "nothing is left");
+    // What gathers during the run has a thread of its own.
+    let third = push(&queue);
+    assert!(third.gathers() && queue.next_inline(0, COMPLETED, true).is_none());
+    drop(run.slot);
+    assert!(queue.start_gathered().unwrap().batch.has(&third.request));
+}
+
+#[test]
+fn requests_that_have_gathered_while_all_sessions_are_busy_are_run_by_who_uses_one() {
+    let queue = queue_that_gathers();
+    let first = push(&queue);
+    let run = queue.start_gathered().unwrap();
+    let second = push(&queue);
+    assert!(queue.start_gathered().is_none() && run.batch.has(&first.request));
+    let (next, _) = queue.next_inline(0, COMPLETED, true).unwrap();
+    assert!(next.has(&second.request));
+    // That was the last one, so the next one gathers again.
+    let third = push(&queue);
+    assert!(third.gathers() && queue.next_inline(0, COMPLETED, true).is_none());
+}
+
+#[test]
+fn requests_that_gather_when_the_queue_is_closed_are_left_to_workers() {
+    let queue = queue_that_gathers();
+    let first = push(&queue);
+    queue.close();
+    assert!(queue.start_gathered().is_none());
+    assert!(take(&queue, None).has(&first.request));
+}
+
+#[test]
+fn after_a_run_that_nothing_ended_for_long_workers_make_all_runs() {
+    let queue = queue_of_short_runs();
+    assert!(push(&queue).runs_itself());
+    queue.next_inline(0, FinishedRun { took: 2 * Duration::from_millis(100), end: RunEnd::Failed }, true);
+    assert!(!push(&queue).runs_itself());
 }
