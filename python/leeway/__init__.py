@@ -25,8 +25,9 @@ from leeway.errors import (
     Unauthorized,
     Unreachable,
 )
-from leeway.exporting import Exported, export
 from leeway.executable import program
+from leeway.exporting import export
+from leeway.exporting.version import Exported
 from leeway.protocol import Answer, FeedbackResult, ModelVersion, Outcome, Retries
 
 __all__ = [

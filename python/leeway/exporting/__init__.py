@@ -7,8 +7,6 @@ version. It trains nothing, and changes nothing in the model.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,36 +14,17 @@ from typing import Any, Mapping, Sequence
 
 from leeway import rows
 from leeway.errors import ExportFailed, ParityFailed
-from leeway.executable import CommandFailed, run
 from leeway.exporting.conversion import Converted, attempts, framework_of
 from leeway.exporting.model_toml import model_toml
 from leeway.exporting.parity import Parity, Session, compare, spread
 from leeway.exporting.reference import Reference, plain_classes, reference_of
 from leeway.exporting.table import Column, Kind, Table, module
+from leeway.exporting.version import Exported, Facts, Files, make_version
 
 #: Rows on which answers are compared.
 _PARITY_ROWS = 20_000
 #: Rows that a column's values are removed from, to see whether the model takes that.
 _PROBE_ROWS = 25
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A version that was made."""
-
-    #: Folder of the model, with its model.toml.
-    model_dir: Path
-    #: Number of the version; None if it was not added.
-    version: int | None
-    #: How far its answers are from the framework's.
-    parity: Parity
-    #: Columns that may be missing in a request.
-    may_be_missing: tuple[str, ...]
-    #: What was done, and what `leeway add` said, for people.
-    report: str
-
-    def __str__(self) -> str:
-        return self.report
 
 
 def export(
@@ -84,26 +63,20 @@ def export(
     converted, parity, method = _convert(table, reference, truths, tolerance)
     may_be_missing = _find_missing(table, converted, reference, truths, tolerance)
 
-    folder = Path(model_dir)
+    package = framework_of(reference.model)
+    facts = Facts(
+        description=description or type(_last(reference.model)).__name__,
+        framework=f"{_PACKAGES.get(package, package)} {module(package, 'sklearn').__version__}",
+        dataset=dataset,
+        trained_at=trained_at,
+        metrics={**_score(reference, table, truths, y), **(metrics or {})},
+        tags=tags or {},
+    )
+    files = _Writing(table, converted, reference, truths, labels, tolerance, golden_rows, baseline_rows)
     text = model_toml(table, converted, reference, labels, description)
-    facts = {**_score(reference, table, truths, y), **(metrics or {})}
-    report = [_summary(reference, table, parity, method, may_be_missing)]
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if (folder / "model.toml").exists():
-            report.append(f"{folder / 'model.toml'} was there, and is kept.")
-        else:
-            (folder / "model.toml").write_text(text, encoding="utf-8")
-            report.append(f"Wrote {folder / 'model.toml'}.")
-        said = _add(folder, table, converted, reference, truths, labels, tolerance, golden_rows, baseline_rows, facts,
-                    description, dataset, trained_at, tags or {})
-    except BaseException:
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    report.append(said.rstrip())
-    exported = Exported(folder, _version(said), parity, may_be_missing, "\n".join(report))
+    version, done = make_version(model_dir, text, facts, files.write)
+    report = [_summary(reference, table, parity, method, may_be_missing), *done]
+    exported = Exported(Path(model_dir), version, parity, may_be_missing, "\n".join(report))
     if not quiet:
         print(exported)
     return exported
@@ -196,50 +169,36 @@ def _find_missing(
     return tuple(name for name in used if name in may_be_missing)
 
 
-def _add(
-    folder: Path,
-    table: Table,
-    converted: Converted,
-    reference: Reference,
-    truths: _Truths,
-    labels: Sequence[Any] | None,
-    tolerance: float,
-    golden_rows: int,
-    baseline_rows: int,
-    metrics: Mapping[str, float],
-    description: str | None,
-    dataset: str | None,
-    trained_at: date | str | None,
-    tags: Mapping[str, str],
-) -> str:
-    """Writes the files of the version, and runs `leeway add`. Returns what it said."""
-    with tempfile.TemporaryDirectory(prefix="leeway-export-") as made:
-        onnx, golden, train = (Path(made) / name for name in ("model.onnx", "golden.json", "train.jsonl"))
-        onnx.write_bytes(converted.onnx)
-        chosen = spread(len(truths.places), golden_rows)
+@dataclass(frozen=True)
+class _Writing:
+    """What the files of a version are written from."""
+
+    table: Table
+    converted: Converted
+    reference: Reference
+    truths: _Truths
+    labels: Sequence[Any] | None
+    tolerance: float
+    golden_rows: int
+    baseline_rows: int
+
+    def write(self, folder: Path) -> Files:
+        """Writes the model, the examples and the training rows."""
+        table, converted, reference, truths = self.table, self.converted, self.reference, self.truths
+        files = Files(folder / "model.onnx", folder / "golden.json", folder / "train.jsonl")
+        files.onnx.write_bytes(converted.onnx)
+        chosen = spread(len(truths.places), self.golden_rows)
         examples = _instances(table, converted, table.frame.iloc[[truths.places[place] for place in chosen]])
-        predictions = reference.documents(truths.expected[list(chosen)], labels, tolerance)
+        predictions = reference.documents(truths.expected[list(chosen)], self.labels, self.tolerance)
         for column in table.columns:
             if column.may_be_missing and column.name in converted.used(table):
                 frame, expected = truths.without[column.name]
                 examples += _instances(table, converted, frame.iloc[:1])
-                predictions += reference.documents(expected[:1], labels, tolerance)
-        rows.write_golden(golden, examples, predictions, tolerance)
-        rows.write_instances(train, _instances(table, converted, table.frame.iloc[list(spread(len(table), baseline_rows))]))
-        package = framework_of(reference.model)
-        arguments: list[str | Path] = ["add", folder, "--onnx", onnx, "--golden", golden, "--baseline-data", train]
-        arguments += ["--framework", f"{_PACKAGES.get(package, package)} {module(package, 'sklearn').__version__}"]
-        arguments += ["--trained-at", str(trained_at)] if trained_at else []
-        arguments += ["--description", description or type(_last(reference.model)).__name__]
-        arguments += ["--dataset", dataset] if dataset else []
-        for name, number in metrics.items():
-            arguments += ["--metric", f"{name}={number:.6g}"]
-        for name, text in tags.items():
-            arguments += ["--tag", f"{name}={text}"]
-        try:
-            return run(arguments)
-        except CommandFailed as failed:
-            raise ExportFailed(f"leeway add refused the model: {failed}") from failed
+                predictions += reference.documents(expected[:1], self.labels, self.tolerance)
+        rows.write_golden(files.golden, examples, predictions, self.tolerance)
+        train = table.frame.iloc[list(spread(len(table), self.baseline_rows))]
+        rows.write_instances(files.train, _instances(table, converted, train))
+        return files
 
 
 _PACKAGES = {"sklearn": "scikit-learn"}
@@ -301,11 +260,6 @@ def _unwrapped(model: Any) -> Any:
 def _last(model: Any) -> Any:
     steps = getattr(model, "steps", None)
     return steps[-1][1] if steps else model
-
-
-def _version(said: str) -> int | None:
-    first = said.partition("Added version ")[2].partition(":")[0]
-    return int(first) if first.isdigit() else None
 
 
 def _summary(
