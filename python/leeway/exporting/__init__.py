@@ -1,30 +1,19 @@
 """`leeway.export`: a framework's fitted model becomes a version of Leeway, in one call.
 
-It finds the columns and their types, tries which of them may be missing, converts the model, compares its answers with the
-framework's on every row, and writes `model.toml`, golden examples and training rows, from which `leeway add` makes the
-version. It trains nothing, and changes nothing in the model.
+It converts the model, compares its answers with the framework's, and writes `model.toml`, golden examples and training rows,
+from which `leeway add` makes the version. It trains nothing, and changes nothing in the model. `tabular` has the models of
+tables, `pytorch` the modules of PyTorch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from leeway import rows
-from leeway.errors import ExportFailed, ParityFailed
-from leeway.exporting.conversion import Converted, attempts, framework_of
-from leeway.exporting.model_toml import model_toml
-from leeway.exporting.parity import Parity, Session, compare, spread
-from leeway.exporting.reference import Reference, plain_classes, reference_of
-from leeway.exporting.table import Column, Kind, Table, module
-from leeway.exporting.version import Exported, Facts, Files, make_version
-
-#: Rows on which answers are compared.
-_PARITY_ROWS = 20_000
-#: Rows that a column's values are removed from, to see whether the model takes that.
-_PROBE_ROWS = 25
+from leeway.errors import ExportFailed
+from leeway.exporting.conversion import framework_of
+from leeway.exporting.version import Exported, Facts, Sizes
 
 
 def export(
@@ -34,6 +23,8 @@ def export(
     model_dir: str | Path,
     *,
     labels: Sequence[Any] | None = None,
+    classes: Sequence[Any] | None = None,
+    dynamic: Mapping[Any, Any] | None = None,
     tolerance: float = 1e-4,
     golden_rows: int = 200,
     baseline_rows: int = 100_000,
@@ -49,227 +40,28 @@ def export(
     `X` has rows as the model takes them: those that it was trained on, or better held-out rows; with `y`, their truth, its
     accuracy (or mean absolute error) is noted. `y` may be None. `labels` renames the classes, in the order of `classes_`.
 
+    A module of PyTorch takes arrays or tensors, with the rows in the first dimension: one, a tuple, or a dictionary by the
+    arguments of `forward`. `classes` are its classes, in the order of the scores, if they are not 0, 1, 2 …; `dynamic` names
+    the dimensions whose length may change, as in {"ids": {1: "tokens"}}.
+
     The model's answers to all rows of `X` (20,000 at most) are compared with the framework's. A number may differ by
     tolerance · max(1, |expected|); otherwise ParityFailed is raised, and nothing is written. An existing `model.toml` is
     kept. Prints what was done, unless `quiet` is set.
     """
-    table = Table(X)
-    reference = reference_of(_unwrapped(model), y)
-    if framework_of(reference.model) == "lightgbm":
-        table.columns = [_as_lightgbm_has_it(column) for column in table.columns]
-    if labels is not None:
-        _check_labels(labels, reference)
-    truths = _Truths.of(table, reference)
-    converted, parity, method = _convert(table, reference, truths, tolerance)
-    may_be_missing = _find_missing(table, converted, reference, truths, tolerance)
+    folder, sizes = Path(model_dir), Sizes(golden_rows, baseline_rows)
+    facts = Facts(description, dataset, trained_at, metrics or {}, tags or {})
+    # Either imports packages that the other does not need.
+    if framework_of(model) == "torch":
+        from leeway.exporting.pytorch import Meaning, export_module
 
-    package = framework_of(reference.model)
-    facts = Facts(
-        description=description or type(_last(reference.model)).__name__,
-        framework=f"{_PACKAGES.get(package, package)} {module(package, 'sklearn').__version__}",
-        dataset=dataset,
-        trained_at=trained_at,
-        metrics={**_score(reference, table, truths, y), **(metrics or {})},
-        tags=tags or {},
-    )
-    files = _Writing(table, converted, reference, truths, labels, tolerance, golden_rows, baseline_rows)
-    text = model_toml(table, converted, reference, labels, description)
-    version, done = make_version(model_dir, text, facts, files.write)
-    report = [_summary(reference, table, parity, method, may_be_missing), *done]
-    exported = Exported(Path(model_dir), version, parity, may_be_missing, "\n".join(report))
+        meaning = Meaning(classes, labels, dynamic or {})
+        exported = export_module(model, X, y, folder, meaning, tolerance, facts, sizes)
+    else:
+        from leeway.exporting.tabular import export_table
+
+        if classes is not None or dynamic:
+            raise ExportFailed("classes and dynamic are for modules of PyTorch; the classes of this model are its classes_")
+        exported = export_table(model, X, y, folder, labels, tolerance, facts, sizes)
     if not quiet:
         print(exported)
     return exported
-
-
-@dataclass(frozen=True)
-class _Truths:
-    """What the framework predicts: for rows of the table, and for rows in which a column has no values."""
-
-    places: Sequence[int]
-    expected: Any
-    without: dict[str, tuple[Any, Any]]
-
-    @classmethod
-    def of(cls, table: Table, reference: Reference) -> _Truths:
-        places = spread(len(table), _PARITY_ROWS)
-        try:
-            expected = reference.predict(table.take(places))
-        except Exception as error:
-            # A framework raises errors of every kind.
-            raise ExportFailed(f"the model cannot predict the rows of X: {' '.join(str(error).split())[:400]}") from error
-        without: dict[str, tuple[Any, Any]] = {}
-        probed = spread(len(table), _PROBE_ROWS)
-        for column in table.columns if table.has_names and not table.is_texts else []:
-            frame = table.without(column.name, probed)
-            try:
-                without[column.name] = (frame, reference.predict(frame))
-            except Exception:
-                # The model does not take rows without a value in this column.
-                continue
-        return cls(places, expected, without)
-
-
-def _convert(
-    table: Table, reference: Reference, truths: _Truths, tolerance: float
-) -> tuple[Converted, Parity, str]:
-    """Tries conversions until one answers as the framework does."""
-    best: tuple[Converted, Parity, str] | None = None
-    failed: ExportFailed | None = None
-    for method, convert in attempts(reference.model, table, reference.is_classifier):
-        try:
-            converted = convert()
-            found = Session(converted, table, reference).predict(table.frame.iloc[list(truths.places)])
-        except ExportFailed as error:
-            failed = failed or error
-            continue
-        except Exception as error:
-            reason = " ".join(str(error).split())[:400]
-            if "Failed to construct locale" in reason:
-                reason = (
-                    "it turns texts into lower case, and ONNX Runtime needs the locale en_US.UTF-8 for that, which this machine "
-                    "does not have; install it (Debian: the package locales-all), here and where the model is served, or set "
-                    "lowercase=False and send texts in lower case"
-                )
-            failed = failed or ExportFailed(f"ONNX Runtime cannot run the exported model: {reason}")
-            continue
-        parity = compare(truths.expected, found, tolerance)
-        if best is None or parity.differing < best[1].differing:
-            best = (converted, parity, method)
-        if parity.differing == 0:
-            break
-    if best is None:
-        raise failed or ExportFailed("there is no conversion for this model")
-    _, parity, _ = best
-    if parity.differing:
-        raise ParityFailed(
-            f"the exported model answers {parity.differing} of {parity.rows} rows differently from the framework, by up to "
-            f"{parity.largest:.2g}; the first is row {truths.places[parity.first or 0]}. If so much does not matter, accept it "
-            f"with tolerance={parity.largest * 1.01:.2g}; otherwise train on float32 numbers, or replace the step that "
-            "differs"
-        )
-    return best
-
-
-def _find_missing(
-    table: Table, converted: Converted, reference: Reference, truths: _Truths, tolerance: float
-) -> tuple[str, ...]:
-    """Finds the columns that may be missing: those without which both models give the same answers."""
-    session = Session(converted, table, reference)
-    may_be_missing = set()
-    for name, (frame, expected) in truths.without.items():
-        try:
-            found = session.predict(frame)
-        except Exception:
-            continue
-        if compare(expected, found, tolerance).differing == 0:
-            may_be_missing.add(name)
-    used = converted.used(table)
-    table.set_missing(may_be_missing)
-    return tuple(name for name in used if name in may_be_missing)
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """What the files of a version are written from."""
-
-    table: Table
-    converted: Converted
-    reference: Reference
-    truths: _Truths
-    labels: Sequence[Any] | None
-    tolerance: float
-    golden_rows: int
-    baseline_rows: int
-
-    def write(self, folder: Path) -> Files:
-        """Writes the model, the examples and the training rows."""
-        table, converted, reference, truths = self.table, self.converted, self.reference, self.truths
-        files = Files(folder / "model.onnx", folder / "golden.json", folder / "train.jsonl")
-        files.onnx.write_bytes(converted.onnx)
-        chosen = spread(len(truths.places), self.golden_rows)
-        examples = _instances(table, converted, table.frame.iloc[[truths.places[place] for place in chosen]])
-        predictions = reference.documents(truths.expected[list(chosen)], self.labels, self.tolerance)
-        for column in table.columns:
-            if column.may_be_missing and column.name in converted.used(table):
-                frame, expected = truths.without[column.name]
-                examples += _instances(table, converted, frame.iloc[:1])
-                predictions += reference.documents(expected[:1], self.labels, self.tolerance)
-        rows.write_golden(files.golden, examples, predictions, self.tolerance)
-        train = table.frame.iloc[list(spread(len(table), self.baseline_rows))]
-        rows.write_instances(files.train, _instances(table, converted, train))
-        return files
-
-
-_PACKAGES = {"sklearn": "scikit-learn"}
-
-
-def _instances(table: Table, converted: Converted, frame: Any) -> list[Any]:
-    """Returns rows as a client sends them."""
-    pandas = module("pandas", "sklearn")
-    if not table.has_names:
-        return rows.instances(frame.to_numpy().tolist())
-    used = set(converted.used(table))
-    cells: dict[str, list[Any]] = {}
-    for column, name in zip(table.columns, frame.columns):
-        if column.name not in used:
-            continue
-        missing, values = pandas.isna(frame[name]).tolist(), frame[name].tolist()
-        as_sent = bool if column.kind is Kind.BOOLEAN else (lambda value: value)
-        cells[column.name] = [None if gone else as_sent(value) for gone, value in zip(missing, values)]
-    return rows.instances([dict(zip(cells, row)) for row in zip(*cells.values())])
-
-
-def _score(reference: Reference, table: Table, truths: _Truths, y: Any) -> dict[str, float]:
-    """Measures the model on the rows that were given."""
-    if y is None or reference.targets:
-        return {}
-    numpy = module("numpy", "sklearn")
-    truth = numpy.asarray(y)
-    if len(truth) != len(table):
-        raise ExportFailed(f"X has {len(table)} rows, and y has {len(truth)}")
-    truth = truth.reshape(len(truth), -1)[list(truths.places), 0]
-    if reference.classes is None:
-        return {"mean_absolute_error": float(numpy.abs(truths.expected[:, 0] - truth).mean())}
-    names = numpy.asarray(reference.classes, dtype=object)[truths.expected.argmax(axis=1)]
-    return {"accuracy": float((names == truth.astype(object)).mean())}
-
-
-def _check_labels(labels: Sequence[Any], reference: Reference) -> None:
-    if reference.classes is None:
-        raise ExportFailed("labels: the model is not a classifier")
-    if len(labels) != len(reference.classes):
-        raise ExportFailed(
-            f"labels: found {len(labels)}, expected {len(reference.classes)}, in the order of classes_: "
-            f"{plain_classes(reference.classes)}"
-        )
-
-
-def _as_lightgbm_has_it(column: Column) -> Column:
-    """LightGBM numbers the categories of pandas by itself."""
-    return Column(column.name, Kind.CATEGORY, column.may_be_missing, column.vocabulary) if column.vocabulary else column
-
-
-def _unwrapped(model: Any) -> Any:
-    """Returns the best model of a search."""
-    while hasattr(model, "best_estimator_"):
-        model = model.best_estimator_
-    return model
-
-
-def _last(model: Any) -> Any:
-    steps = getattr(model, "steps", None)
-    return steps[-1][1] if steps else model
-
-
-def _summary(
-    reference: Reference, table: Table, parity: Parity, method: str, may_be_missing: tuple[str, ...]
-) -> str:
-    kind = "the probabilities" if reference.is_classifier else "the numbers"
-    lines = [
-        f"{type(_last(reference.model)).__name__}, converted with {method}: {kind} of all {parity.rows} rows are the "
-        f"framework's, within {parity.largest:.1g}."
-    ]
-    if table.has_names:
-        lines.append(f"May be null or left out in a request: {', '.join(may_be_missing) or 'no column'}.")
-    return "\n".join(lines)

@@ -33,8 +33,8 @@ Attempt = tuple[str, Callable[[], Converted]]
 
 
 def framework_of(model: Any) -> str:
-    """Returns the package that the model is of."""
-    for kind in type(model).__mro__:
+    """Returns the package that the model, or its class, is of."""
+    for kind in (model if isinstance(model, type) else type(model)).__mro__:
         package = kind.__module__.partition(".")[0]
         if package in ("sklearn", "lightgbm", "xgboost", "catboost", "torch"):
             # The classes of LightGBM and XGBoost come before those of scikit-learn, which they derive from.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from leeway.exporting.conversion import Converted
 from leeway.exporting.reference import Reference
@@ -14,13 +14,26 @@ def model_toml(
     table: Table, converted: Converted, reference: Reference, labels: Sequence[Any] | None, description: str | None
 ) -> str:
     """Returns the text of the file."""
+    return _file(description, _preprocess(table, converted), _postprocess(converted, reference, labels))
+
+
+def module_toml(
+    shapes: Mapping[str, Sequence[str]], keys: Mapping[str, Any], comments: Sequence[str], description: str | None
+) -> str:
+    """Returns the text of the file for a module of PyTorch: the shapes of its inputs' rows, and the keys of `[postprocess]`."""
+    inputs = {name: f"[{', '.join(shape)}]" if shape else "a number" for name, shape in shapes.items()}
+    rows = " ".join(inputs.values()) if len(inputs) == 1 else "{ " + ", ".join(map(": ".join, inputs.items())) + " }"
+    preprocess = ["[preprocess]", f'kind = "tensor"              # each instance: {rows}']
+    return _file(description, preprocess, ["[postprocess]", *comments, *(f"{key} = {_value(keys[key])}" for key in keys)])
+
+
+def _file(description: str | None, preprocess: list[str], postprocess: list[str]) -> str:
     lines = ["# Written by leeway.export; docs/stages.md and docs/configuration.md have all keys. Change what you like: a"]
     lines += ["# later export to this folder keeps this file."]
     if description:
         lines.append(f"description = {_text(description)}")
-    lines += ["", *_preprocess(table, converted), "", "[budget]"]
-    lines += ["total_ms = 200               # what a client waits at the most", ""]
-    return "\n".join([*lines, *_postprocess(converted, reference, labels)]) + "\n"
+    lines += ["", *preprocess, "", "[budget]", "total_ms = 200               # what a client waits at the most", ""]
+    return "\n".join([*lines, *postprocess]) + "\n"
 
 
 def _preprocess(table: Table, converted: Converted) -> list[str]:
@@ -67,6 +80,8 @@ def _postprocess(converted: Converted, reference: Reference, labels: Sequence[An
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
     return _text(value) if isinstance(value, str) else str(int(value))
 
 

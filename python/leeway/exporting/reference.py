@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Sequence
 
 from leeway.errors import ExportFailed
-from leeway.exporting.conversion import framework_of
 from leeway.exporting.table import module
 
 
@@ -55,11 +54,6 @@ def reference_of(model: Any, truth: Any) -> Reference:
     """Finds out what a model predicts."""
     numpy = module("numpy", "sklearn")
     name = model.__name__ if isinstance(model, type) else type(model).__name__
-    if framework_of(model) == "torch":
-        raise ExportFailed(
-            f"{name} is a module of PyTorch; export it with torch.onnx.export, and add the file with leeway add, as "
-            "docs/your-own-model.md shows"
-        )
     if isinstance(model, type) or not hasattr(model, "predict"):
         raise ExportFailed(f"{name} has no predict; give a fitted model, not its class or its parameters")
     classes = getattr(model, "classes_", None)

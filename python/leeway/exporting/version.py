@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Callable, Mapping
@@ -37,17 +37,23 @@ class Exported:
 class Facts:
     """What the manifest says of a version."""
 
-    description: str
-    #: Name and version, as in "scikit-learn 1.9.1".
-    framework: str
+    description: str | None
     dataset: str | None
     trained_at: date | str | None
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    #: Name and version, as in "scikit-learn 1.9.1".
+    framework: str = ""
+
+    def completed(self, description: str, framework: str, measured: Mapping[str, float]) -> Facts:
+        """Adds what an export finds out. What was given by hand has precedence."""
+        metrics = {**measured, **self.metrics}
+        return replace(self, description=self.description or description, framework=framework, metrics=metrics)
 
     def arguments(self) -> list[str]:
         """Returns the options of `leeway add`."""
-        arguments = ["--framework", self.framework, "--description", self.description]
+        arguments = ["--framework", self.framework] if self.framework else []
+        arguments += ["--description", self.description] if self.description else []
         arguments += ["--trained-at", str(self.trained_at)] if self.trained_at else []
         arguments += ["--dataset", self.dataset] if self.dataset else []
         for name, number in self.metrics.items():
@@ -55,6 +61,14 @@ class Facts:
         for name, text in self.tags.items():
             arguments += ["--tag", f"{name}={text}"]
         return arguments
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows become golden examples, and how many the baseline is made of, at most."""
+
+    golden_rows: int
+    baseline_rows: int
 
 
 @dataclass(frozen=True)
@@ -68,14 +82,13 @@ class Files:
 
 
 def make_version(
-    model_dir: str | Path, model_toml: str, facts: Facts, write: Callable[[Path], Files]
+    folder: Path, model_toml: str, facts: Facts, write: Callable[[Path], Files]
 ) -> tuple[int | None, list[str]]:
     """Makes the next version of the model in a folder. `write` writes its files into another, which is removed afterwards.
 
     An existing model.toml is kept. If it fails, a folder that was not there before is removed. Returns the number of the
     version, and what was done.
     """
-    folder = Path(model_dir)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
