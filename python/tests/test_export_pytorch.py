@@ -133,7 +133,7 @@ def test_numbers_are_regressors(tmp_path: Path) -> None:
     assert metrics["mean_absolute_error"] == pytest.approx(expected, abs=1e-4)
 
 
-class Tower(nn.Module):  # type: ignore[misc,name-defined]
+class Tower(nn.Module):  # type: ignore[misc]
     """Two inputs of different types, and outputs in the form of `wrap`."""
 
     def __init__(self, wrap: Any) -> None:
@@ -180,7 +180,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     assert np.allclose(found, score.numpy() * weight, atol=1e-4)
 
 
-class Tagger(nn.Module):  # type: ignore[misc,name-defined]
+class Tagger(nn.Module):  # type: ignore[misc]
     """A transformer over tokens. Those with a mask of 0 do not count."""
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ def test_examples_of_large_rows_are_fewer(tmp_path: Path, monkeypatch: pytest.Mo
     assert np.allclose(golden["predictions"], answers(mlp(3), golden["instances"]), atol=1e-6)
 
 
-class Lambda(nn.Module):  # type: ignore[misc,name-defined]
+class Lambda(nn.Module):  # type: ignore[misc]
     """A module of one function, with a layer before it."""
 
     def __init__(self, function: Any) -> None:
@@ -269,7 +269,7 @@ def while_exported(exported: Any) -> Any:
 
 TOKENS = {"ids": RANDOM.integers(1, 30, (20, 7)), "mask": np.ones((20, 7), dtype=np.int64)}
 DOUBLE = ROWS.astype(np.float64)
-FAILURES = [
+FAILURES: list[tuple[Any, Any, dict[str, Any], str]] = [
     (mlp(3).double(), ROWS, {}, r"0.weight is float64, .* give module.float\(\)"),
     (mlp(3).to(torch.bfloat16), ROWS, {}, r"0.weight is bfloat16"),
     (nn.Linear(8, 3, device="meta"), ROWS, {}, r"weight is on the device meta, .* module.cpu\(\)"),
@@ -315,9 +315,10 @@ FAILURES = [
 
 @pytest.mark.parametrize("number", range(len(FAILURES)))
 def test_what_cannot_be_exported_is_an_error_that_says_what_to_change(tmp_path: Path, number: int) -> None:
-    module, rows, options, message = FAILURES[number]
+    module, rows, given, message = FAILURES[number]
+    options = dict(given)
     with pytest.raises(leeway.ExportFailed, match=message):
-        leeway.export(module, rows, **{"y": None, **options}, model_dir=tmp_path / "m", quiet=True)
+        leeway.export(module, rows, options.pop("y", None), tmp_path / "m", quiet=True, **options)
     assert not (tmp_path / "m").exists()
     assert isinstance(module, type) or getattr(module, "training", True)
 
