@@ -98,6 +98,32 @@ def test_probabilities_are_told_from_logits_by_measuring(tmp_path: Path) -> None
     check_classes(served(tmp_path / "models/small", ROWS), torch.cat([1 - second, second], 1), [0, 1])
 
 
+def test_a_column_of_marks_for_each_class_is_one_class_or_several_labels(tmp_path: Path) -> None:
+    marks = pd.DataFrame({"sport": CLASSES == 0, "money": ROWS[:, 2] > 0, "art": CLASSES > 1}).astype(float)
+    logits, sigmoid = mlp(3), mlp(3, nn.Sigmoid())
+    leeway.export(logits, ROWS, marks, tmp_path / "models/several", quiet=True)
+    leeway.export(sigmoid, ROWS, marks.to_numpy(), tmp_path / "models/sigmoid", labels=["a", "b", "c"], quiet=True)
+    leeway.export(logits, torch.from_numpy(ROWS), np.eye(3)[CLASSES], tmp_path / "models/one", quiet=True)
+    assert model_toml(tmp_path / "models/several")["postprocess"] == {
+        "kind": "classifier", "output": "output", "scores": "logits", "labels": ["sport", "money", "art"], "multi_label": True,
+    }
+    assert model_toml(tmp_path / "models/sigmoid")["postprocess"]["scores"] == "probabilities"
+    metrics = [tomllib.loads((tmp_path / "models" / name / "1/version.toml").read_text())["metrics"] for name in ("one", "several")]
+    scores = answers(logits, ROWS)
+    assert metrics[0] == {"accuracy": pytest.approx((scores.argmax(1).numpy() == CLASSES).mean(), abs=1e-5)}
+    right = ((scores > 0).numpy() == (marks == 1).to_numpy()).all(axis=1)
+    assert metrics[1] == {"subset_accuracy": pytest.approx(right.mean(), abs=1e-5)}
+    golden = json.loads((tmp_path / "models/several/1/golden.json").read_text())["predictions"]
+    assert sum(row == {} for row in golden) < 10
+    with leeway.testing.serve(tmp_path / "models", settings=SETTINGS) as server, server.client() as client:
+        check_classes(client.predict("one", ROWS), scores.softmax(1), [0, 1, 2])
+        for name, labels in (("several", list(marks)), ("sigmoid", ["a", "b", "c"])):
+            for row, expected in zip(client.predict(name, ROWS), scores.sigmoid()):
+                found = {label["label"]: label["score"] for label in row["labels"]}
+                likely = {name: score for name, score in zip(labels, expected.tolist()) if score >= 0.5}
+                assert found == pytest.approx(likely, abs=1e-4)
+
+
 def test_images_are_classified(tmp_path: Path) -> None:
     torch.manual_seed(2)
     module = nn.Sequential(

@@ -24,7 +24,8 @@ def module_toml(
     inputs = {name: f"[{', '.join(shape)}]" if shape else "a number" for name, shape in shapes.items()}
     rows = " ".join(inputs.values()) if len(inputs) == 1 else "{ " + ", ".join(map(": ".join, inputs.items())) + " }"
     preprocess = ["[preprocess]", f'kind = "tensor"              # each instance: {rows}']
-    return _file(description, preprocess, ["[postprocess]", *comments, *(f"{key} = {_value(keys[key])}" for key in keys)])
+    values = {key: "true" if value is True else _value(value) for key, value in keys.items()}
+    return _file(description, preprocess, ["[postprocess]", *comments, *(f"{key} = {values[key]}" for key in keys)])
 
 
 def _file(description: str | None, preprocess: list[str], postprocess: list[str]) -> str:

@@ -18,7 +18,7 @@ from leeway.exporting.model_toml import module_toml
 from leeway.exporting.parity import Parity, spread
 from leeway.exporting.pytorch.inputs import Inputs, inputs_of
 from leeway.exporting.pytorch.parity import Checks, OnnxRuntime
-from leeway.exporting.pytorch.predictions import Predictions, postprocess, predictions_of, truth_of
+from leeway.exporting.pytorch.predictions import Predictions, predictions_of, truth_of
 from leeway.exporting.pytorch.reference import Reference, check_types, checked, evaluation
 from leeway.exporting.pytorch.tracing import trace
 from leeway.exporting.table import module
@@ -65,7 +65,7 @@ def export_module(
     with tempfile.TemporaryDirectory(prefix="leeway-export-") as made:
         with evaluation(reference.module):
             compared = _compare(reference, inputs, y, meaning, Path(made) / "model.onnx", tolerance)
-        keys, comments = postprocess(compared.predictions, meaning.labels)
+        keys, comments = compared.predictions.postprocess(meaning.labels)
         text = module_toml(inputs.shapes(), keys, comments, facts.description)
         name, framework = type(reference.module).__name__, f"PyTorch {module('torch', 'torch').__version__}"
         measured = {} if truth is None else compared.predictions.metrics(truth[list(compared.places)])
@@ -88,7 +88,7 @@ class _Compared:
     lengths: dict[str, list[int]]
 
     def summary(self, name: str, framework: str) -> str:
-        kind = {"tensor": "outputs", "regressor": "numbers"}.get(self.predictions.kind, self.predictions.scores)
+        kind = {"tensor": "outputs", "regressor": "numbers", "classifier": "scores"}[self.predictions.kind]
         lines = [
             f"{name}, exported by {framework}: the {kind} of all {self.parity.rows} rows are PyTorch's, within "
             f"{self.parity.largest:.1g}, also in runs of 1, 2 and 5 rows."

@@ -18,7 +18,7 @@ _CHUNK_ROWS = 256
 _CHUNK_VALUES = 4_000_000
 #: Numbers of rows that are run together, beside the chunks: one row is where squeeze() removes a dimension too many.
 _COUNTS = (1, 2, 5)
-_TRACED = (
+_ONLY_TRACED = (
     "the export is right only for the lengths that it was traced with. Find the loop over them, or the number that is computed "
     "from a shape outside of tensor operations, such as by len(), int(), item() or NumPy"
 )
@@ -151,7 +151,7 @@ class Checks:
         if parity.differing:
             raise ParityFailed(
                 f"with {what}, the exported module answers by {parity.largest:.2g} differently from PyTorch, and the tolerance "
-                f"is {self.tolerance:g}; {_TRACED}"
+                f"is {self.tolerance:g}; {_ONLY_TRACED}"
             )
 
     def _compare(self, exported: OnnxRuntime, inputs: Inputs, expected: dict[str, Any], what: str) -> Parity:
@@ -159,7 +159,7 @@ class Checks:
             found = exported.run(inputs)
         except Exception as error:
             raise ParityFailed(
-                f"with {what}, ONNX Runtime cannot run the exported module; {_TRACED}. ONNX Runtime says: {_reason(error)}"
+                f"with {what}, ONNX Runtime cannot run the exported module; {_ONLY_TRACED}. ONNX Runtime says: {_reason(error)}"
             ) from error
         for name, array in expected.items():
             if array.shape != found[name].shape:
