@@ -67,6 +67,7 @@ def test_a_classifier_with_logits_is_served_as_it_is_and_left_as_it_was(tmp_path
 
     assert (exported.version, exported.parity.rows, exported.parity.differing) == (1, 300, 0)
     assert "reproduces its 200 golden examples" in exported.report
+    assert "A classifier of 3 classes, by the logits of output. Measured on 300 rows" in exported.report
     assert model_toml(folder)["postprocess"] == {
         "kind": "classifier", "output": "output", "scores": "logits", "labels": [0, 1, 2],
     }
@@ -108,7 +109,8 @@ def test_a_column_of_marks_for_each_class_is_one_class_or_several_labels(tmp_pat
         "kind": "classifier", "output": "output", "scores": "logits", "labels": ["sport", "money", "art"], "multi_label": True,
     }
     assert model_toml(tmp_path / "models/sigmoid")["postprocess"]["scores"] == "probabilities"
-    metrics = [tomllib.loads((tmp_path / "models" / name / "1/version.toml").read_text())["metrics"] for name in ("one", "several")]
+    manifests = [tomllib.loads((tmp_path / "models" / name / "1/version.toml").read_text()) for name in ("one", "several")]
+    metrics = [manifest["metrics"] for manifest in manifests]
     scores = answers(logits, ROWS)
     assert metrics[0] == {"accuracy": pytest.approx((scores.argmax(1).numpy() == CLASSES).mean(), abs=1e-5)}
     right = ((scores > 0).numpy() == (marks == 1).to_numpy()).all(axis=1)
@@ -256,6 +258,18 @@ def test_a_model_of_transformers_has_named_outputs(tmp_path: Path) -> None:
     check_classes(served(tmp_path / "bert", rows), logits.softmax(1), ["bad", "good"])
 
 
+def test_of_many_rows_some_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leeway.exporting.pytorch._PARITY_ROWS", 100)
+    module = mlp(3)
+    exported = leeway.export(module, ROWS, CLASSES, tmp_path / "m", golden_rows=20, baseline_rows=50, quiet=True)
+    assert exported.parity.rows == 100 and "Its baseline has 50 rows" in exported.report
+    golden = json.loads((tmp_path / "m/1/golden.json").read_text())
+    assert np.array_equal(np.float32(golden["instances"]), ROWS[::15])
+    metrics = tomllib.loads((tmp_path / "m/1/version.toml").read_text())["metrics"]
+    right = answers(module, ROWS).argmax(1).numpy() == CLASSES
+    assert metrics == {"accuracy": pytest.approx(right[::3].mean(), abs=1e-5)}
+
+
 def test_large_weights_are_in_a_file_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leeway.exporting.pytorch.tracing._MAX_BYTES_WITHIN", 100)
     module = mlp(3)
@@ -268,6 +282,7 @@ def test_examples_of_large_rows_are_fewer(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("leeway.exporting.pytorch._GOLDEN_VALUES", 110)
     exported = leeway.export(mlp(3), ROWS, None, tmp_path / "m", quiet=True)
     assert "reproduces its 10 golden examples" in exported.report
+    assert "Answered as they are: output. If they are scores of classes, give y, classes or labels." in exported.report
     golden = json.loads((tmp_path / "m/1/golden.json").read_text())
     assert np.allclose(golden["predictions"], answers(mlp(3), golden["instances"]), atol=1e-6)
 
@@ -311,7 +326,10 @@ FAILURES: list[tuple[Any, Any, dict[str, Any], str]] = [
     (mlp(3), {"x": ROWS}, {}, "X has no input, and forward takes input"),
     (mlp(3), ROWS[:, :5], {}, "cannot predict 5 rows of X .* shapes cannot be multiplied"),
     (mlp(3), ROWS, {"y": CLASSES[:9]}, "X has 300 rows, and y has 9"),
-    (mlp(3), ROWS, {"y": np.where(CLASSES > 1, "yes", "no")}, "y has texts; name the classes"),
+    (mlp(1), ROWS, {"y": np.where(ROWS[:, 0] > 2, np.nan, 1)}, "y has NaN or infinity"),
+    (mlp(3), ROWS, {"y": ROWS[:, :2]}, "no output has a number for each of the 2 columns of y"),
+    (mlp(3), ROWS, {"y": ROWS[:, 0]}, r"no output has one number in a row: output float32\[rows, 3\]"),
+    (mlp(3), ROWS, {"y": np.where(CLASSES > 1, "yes", "no")}, "y has texts or other objects; name the classes"),
     (mlp(3), ROWS, {"y": CLASSES + 1}, r"y has 1, 2, 3, .* expected the positions 0 to 2"),
     (mlp(3), ROWS, {"y": CLASSES.astype(str), "classes": ["0", "1", "x"]}, "y has 2, and the classes are"),
     (mlp(3), ROWS, {"classes": ["a", "b"]}, r"one score for each of the 2 classes in a row: output float32\[rows, 3\]"),

@@ -18,7 +18,7 @@ from leeway.exporting.model_toml import module_toml
 from leeway.exporting.parity import Parity, spread
 from leeway.exporting.pytorch.inputs import Inputs, inputs_of
 from leeway.exporting.pytorch.parity import Checks, OnnxRuntime
-from leeway.exporting.pytorch.predictions import Predictions, predictions_of, truth_of
+from leeway.exporting.pytorch.predictions import Predictions, Truth, predictions_of
 from leeway.exporting.pytorch.reference import Reference, check_types, checked, evaluation
 from leeway.exporting.pytorch.tracing import trace
 from leeway.exporting.table import module
@@ -58,17 +58,15 @@ def export_module(
     reference = Reference(checked(given))
     inputs = inputs_of(X, reference.module.forward, meaning.dynamic)
     check_types(reference, inputs)
-    truth = None if y is None else truth_of(y)
-    if truth is not None and len(truth) != len(inputs):
-        raise ExportFailed(f"X has {len(inputs)} rows, and y has {len(truth)}")
+    truth = None if y is None else Truth.of(y, len(inputs))
     # The file may be as large as the weights, so it is written once.
     with tempfile.TemporaryDirectory(prefix="leeway-export-") as made:
         with evaluation(reference.module):
-            compared = _compare(reference, inputs, y, meaning, Path(made) / "model.onnx", tolerance)
+            compared = _compare(reference, inputs, truth, meaning, Path(made) / "model.onnx", tolerance)
         keys, comments = compared.predictions.postprocess(meaning.labels)
         text = module_toml(inputs.shapes(), keys, comments, facts.description)
         name, framework = type(reference.module).__name__, f"PyTorch {module('torch', 'torch').__version__}"
-        measured = {} if truth is None else compared.predictions.metrics(truth[list(compared.places)])
+        measured = {} if truth is None else compared.predictions.metrics(truth.values[list(compared.places)])
         writing = _Writing(compared, Path(made) / "model.onnx", meaning.labels, tolerance, sizes)
         version, done = make_version(model_dir, text, facts.completed(name, framework, measured), writing.write)
     report = [compared.summary(name, framework), *done]
@@ -91,14 +89,17 @@ class _Compared:
         kind = {"tensor": "outputs", "regressor": "numbers", "classifier": "scores"}[self.predictions.kind]
         lines = [
             f"{name}, exported by {framework}: the {kind} of all {self.parity.rows} rows are PyTorch's, within "
-            f"{self.parity.largest:.1g}, also in runs of 1, 2 and 5 rows."
+            f"{self.parity.largest:.1g}, also in runs of 1, 2 and 5 rows.",
+            self.predictions.summary(),
         ]
         for dimension, lengths in self.lengths.items():
             lines.append(f"The length of {dimension} is open; compared with {', '.join(map(str, lengths))}.")
         return "\n".join(lines)
 
 
-def _compare(reference: Reference, inputs: Inputs, y: Any, meaning: Meaning, onnx: Path, tolerance: float) -> _Compared:
+def _compare(
+    reference: Reference, inputs: Inputs, truth: Truth | None, meaning: Meaning, onnx: Path, tolerance: float
+) -> _Compared:
     """Writes the ONNX file of a module, compares it with PyTorch, and finds out what it predicts."""
     checks = Checks(reference, tolerance)
     sample = checks.of_the_module(inputs)
@@ -118,7 +119,7 @@ def _compare(reference: Reference, inputs: Inputs, y: Any, meaning: Meaning, onn
     checks.row_counts(exported, inputs)
     lengths = checks.lengths(exported, inputs)
     _check_finite(outputs, places)
-    predictions = predictions_of(outputs, y, meaning.classes, meaning.labels, partial(_far, reference, inputs))
+    predictions = predictions_of(outputs, truth, meaning.classes, meaning.labels, partial(_far, reference, inputs))
     return _Compared(inputs, places, predictions, parity, lengths)
 
 

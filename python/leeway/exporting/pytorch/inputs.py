@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Mapping, Sequence
 
 from leeway.errors import ExportFailed
@@ -28,7 +28,7 @@ class Inputs:
 
     def take(self, places: Sequence[int]) -> Inputs:
         """Returns some of the rows."""
-        return self._with({name: array[list(places)] for name, array in self.arrays.items()})
+        return replace(self, arrays={name: array[list(places)] for name, array in self.arrays.items()})
 
     def with_length(self, dimension: str, length: int) -> Inputs:
         """Returns the rows with another length of a dimension: cut off, or continued from the start."""
@@ -39,12 +39,13 @@ class Inputs:
                 if found == dimension:
                     places = numpy.arange(length) % changed[name].shape[axis]
                     changed[name] = changed[name].take(places, axis=axis)
-        return self._with(changed)
+        return replace(self, arrays=changed)
 
     def scaled(self, factor: float) -> Inputs:
         """Returns the rows with all floating-point numbers multiplied."""
         scale = {name: factor if array.dtype.kind == "f" else 1 for name, array in self.arrays.items()}
-        return self._with({name: array * array.dtype.type(scale[name]) for name, array in self.arrays.items()})
+        arrays = {name: array * array.dtype.type(scale[name]) for name, array in self.arrays.items()}
+        return replace(self, arrays=arrays)
 
     def lengths(self) -> dict[str, int]:
         """Returns the lengths in X of the dimensions that may change."""
@@ -69,9 +70,6 @@ class Inputs:
             axes = self.dynamic.get(name, {})
             shapes[name] = [axes.get(axis, str(length)) for axis, length in enumerate(array.shape) if axis > 0]
         return shapes
-
-    def _with(self, arrays: dict[str, Any]) -> Inputs:
-        return Inputs(arrays, self.by_name, self.dynamic)
 
 
 def inputs_of(X: Any, forward: Any, dynamic: Mapping[Any, Any]) -> Inputs:

@@ -94,28 +94,59 @@ class Predictions:
         return {**keys, **({"multi_label": True} if self.multi_label else {})}, [f"# {self.reason}"]
 
 
-def truth_of(y: Any) -> Any:
-    """Returns y as an array of NumPy."""
-    numpy = module("numpy", "torch")
-    return numpy.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    def summary(self) -> str:
+        """Returns how the outputs are answered, for people."""
+        if self.output is None:
+            hint = "If they are scores of classes, give y, classes or labels."
+            said = f"Answered as they are: {', '.join(self.outputs)}."
+            return f"{said} {hint}" if candidates(self.outputs) else said
+        if self.classes is None:
+            return f"A regressor: the numbers are those of {self.output}."
+        scores = "logits" if self.scores is Scores.LOGITS else "probabilities"
+        labels = "labels, of which any number may be right" if self.multi_label else "classes"
+        return f"A classifier of {len(self.classes)} {labels}, by the {scores} of {self.output}. {self.reason}"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of the rows: y."""
+
+    values: Any
+    #: Names of its columns, if they have some.
+    columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, y: Any, rows: int) -> Truth:
+        """Reads y, which must have as many rows as X."""
+        numpy = module("numpy", "torch")
+        values = numpy.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+        if values.ndim == 0 or len(values) != rows:
+            raise ExportFailed(f"X has {rows} rows, and y has {len(values) if values.ndim else 'none'}")
+        if values.dtype.kind == "f" and not numpy.isfinite(values).all():
+            raise ExportFailed("y has NaN or infinity; leave out the rows whose truth is not known")
+        return cls(values, tuple(str(name) for name in getattr(y, "columns", ())))
 
 
 def predictions_of(
-    outputs: dict[str, Any], y: Any, classes: Sequence[Any] | None, labels: Sequence[Any] | None, far: Callable[[], Any]
+    outputs: dict[str, Any],
+    given: Truth | None,
+    classes: Sequence[Any] | None,
+    labels: Sequence[Any] | None,
+    far: Callable[[], Any],
 ) -> Predictions:
     """Finds out what the outputs mean, from their shapes and the truth of the rows.
 
     `far` returns outputs for numbers far from those of X, by which logits are told from probabilities.
     """
-    if classes is None and labels is None and y is None:
+    if classes is None and labels is None and given is None:
         single = candidates(outputs) if len(outputs) == 1 else {}
         return Predictions(outputs, next((name for name, width in single.items() if width == 1), None))
-    truth = None if y is None else truth_of(y)
+    truth = None if given is None else given.values
     marks = truth if truth is not None and _are_marks(truth) else None
-    if truth is not None and truth.size != len(truth) and marks is None:
-        return _of_targets(outputs, y, truth)
-    if marks is not None and classes is None:
-        classes = [str(name) for name in getattr(y, "columns", ())] or range(marks.shape[1])
+    if given is not None and given.values.size != len(given.values) and marks is None:
+        return _of_targets(outputs, given)
+    if given is not None and marks is not None and classes is None:
+        classes = given.columns or range(marks.shape[1])
     output = _output(outputs, truth, None if classes is None and labels is None else len(classes or labels or ()))
     names = _classes(candidates(outputs)[output], truth, classes, labels)
     if names is None:
@@ -131,23 +162,23 @@ def predictions_of(
     if scores is Scores.INDEPENDENT and not multi_label:
         raise ExportFailed(
             f"{output} has scores between 0 and 1 that do not add up to 1, as by a sigmoid for each class, so that no class "
-            "is chosen; return logits or a softmax; or, if any number of classes may be right, give y with a column of 0 and 1 for "
-            "each; or leave out y, classes and labels to answer the scores as they are"
+            "is chosen; return logits or a softmax; or, if any number of classes may be right, give y with a column of 0 and 1 "
+            "for each; or leave out y, classes and labels to answer the scores as they are"
         )
     return Predictions(outputs, output, names, scores, reason, multi_label)
 
 
-def _of_targets(outputs: dict[str, Any], y: Any, truth: Any) -> Predictions:
+def _of_targets(outputs: dict[str, Any], given: Truth) -> Predictions:
     """Several numbers for each row."""
+    truth = given.values
     if truth.ndim != 2 or truth.dtype.kind not in "biuf":
         raise ExportFailed(
-            f"y has the shape {list(truth.shape)} and the type {truth.dtype}; give a class for each row, or a column of numbers "
-            "for each target"
+            f"y has the shape {list(truth.shape)} and the type {truth.dtype}; give a class for each row, or a column of "
+            "numbers for each target"
         )
     count = truth.shape[1]
     output = output_of(outputs, f"a number for each of the {count} columns of y", lambda width: width == count)
-    named = getattr(y, "columns", range(count))
-    return Predictions(outputs, output, targets=tuple(str(name) for name in named))
+    return Predictions(outputs, output, targets=given.columns or tuple(map(str, range(count))))
 
 
 def _are_marks(truth: Any) -> bool:
@@ -178,7 +209,9 @@ def _classes(
     if labels is not None or truth is None:
         return tuple(range(count))
     if truth.dtype.kind not in "biuf":
-        raise ExportFailed("y has texts; name the classes in the order of the module's scores: classes=[\"…\", \"…\"]")
+        raise ExportFailed(
+            "y has texts or other objects; name the classes in the order of the module's scores: classes=[\"…\", \"…\"]"
+        )
     found = numpy.unique(truth)
     if width == 1:
         # One number: a class only if y has 0 and 1, and nothing else.
