@@ -162,17 +162,17 @@ def test_numbers_are_regressors(tmp_path: Path) -> None:
 
 
 class Tower(nn.Module):  # type: ignore[misc]
-    """Two inputs of different types, and outputs in the form of `wrap`."""
+    """Inputs of different types, one of them with a name that NumPy's functions have, and outputs in the form of `wrap`."""
 
     def __init__(self, wrap: Any) -> None:
         super().__init__()
         torch.manual_seed(3)
         self.item, self.user, self.wrap = nn.Embedding(10, 4), nn.Linear(8, 4), wrap
 
-    def forward(self, user: Any, item: Any, weight: Any = None) -> Any:
+    def forward(self, user: Any, item: Any, file: Any = None) -> Any:
         user, item = self.user(user), self.item(item)
         score = (user * item).sum(1)
-        return self.wrap(score if weight is None else score * weight, user)
+        return self.wrap(score if file is None else score * file, user)
 
 
 @dataclasses.dataclass
@@ -194,7 +194,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     for name, wrap in wraps.items():
         leeway.export(Tower(wrap), (torch.from_numpy(ROWS), item), None, tmp_path / "models" / name, quiet=True)
     plain = Tower(lambda score, user: (score, user))
-    X = {"user": ROWS, "weight": weight, "item": item}
+    X = {"user": ROWS, "file": weight, "item": item}
     leeway.export(plain, X, None, tmp_path / "models/weighted", quiet=True)
     score, user = answers(plain, ROWS, item)
     with leeway.testing.serve(tmp_path / "models", settings=SETTINGS) as server, server.client() as client:
@@ -203,7 +203,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
             assert np.allclose([row["score"] for row in answer], score, atol=1e-4)
             assert np.allclose([row["vector"] for row in answer], user, atol=1e-4)
         assert np.allclose([row["value"] for row in client.predict("single", rows)], score, atol=1e-4)
-        weighted = [{**row, "weight": float(number)} for row, number in zip(rows, weight)]
+        weighted = [{**row, "file": float(number)} for row, number in zip(rows, weight)]
         found = [row["output_0"] for row in client.predict("weighted", weighted)]
     assert np.allclose(found, score.numpy() * weight, atol=1e-4)
 

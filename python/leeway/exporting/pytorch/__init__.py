@@ -7,6 +7,7 @@ but also on other numbers of rows, and with other lengths.
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -148,7 +149,11 @@ class _Writing:
         if len(train) == 1:
             numpy.save(path, *train.values())
         else:
-            numpy.savez(path, **train)
+            # numpy.savez has arguments of its own, whose names an input may have.
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, array in train.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                        numpy.lib.format.write_array(file, array, allow_pickle=False)
         return Files(self.onnx, folder / "golden.json", path)
 
 
