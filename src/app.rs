@@ -309,7 +309,8 @@ impl Listeners {
             idle: config.http.header_timeout(),
             write: config.http.write_timeout(),
         };
-        let (data_places, admin_places) = http::places(config.http.connection_limit, open_files_limit());
+        let (data_places, admin_places) =
+            http::places(config.http.connection_limit, open_files_limit(), config.http.threads());
         if data_places.regular < config.http.connection_limit {
             tracing::warn!(
                 connections = data_places.regular,

@@ -41,6 +41,9 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// trial.
 const OTHER_FILES: usize = 128;
 
+/// Number of file descriptors of the runtime of a thread that serves connections.
+const FILES_PER_THREAD: usize = 4;
+
 /// A listener. The kernel queues its connections until they are served.
 #[derive(Debug)]
 pub struct Listener {
@@ -60,23 +63,25 @@ pub struct ListenerLimits {
 }
 
 /// Returns the maximum numbers of connections of the data listener and of the admin listener. `limit` is the configured
-/// limit, and `files` the maximum number of file descriptors of this process, some of which are left for other files.
+/// limit, and `files` the maximum number of file descriptors of this process, some of which are left for other files, and
+/// for the `threads` that serve connections.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
 /// use leeway::http::places;
-/// let wanted = NonZeroUsize::new(1024).unwrap();
-/// let (data, admin) = places(wanted, Some(20_000));
+/// let (wanted, threads) = (NonZeroUsize::new(1024).unwrap(), NonZeroUsize::new(8).unwrap());
+/// let (data, admin) = places(wanted, Some(20_000), threads);
 /// assert_eq!((data.regular.get(), data.spare, admin.regular.get()), (1024, 64, 64));
-/// let (data, admin) = places(wanted, Some(1024));
-/// assert_eq!((data.regular.get(), data.spare, admin.regular.get()), (752, 64, 64));
+/// let (data, admin) = places(wanted, Some(1024), threads);
+/// assert_eq!((data.regular.get(), data.spare, admin.regular.get()), (720, 64, 64));
 /// ```
-pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
+pub fn places(limit: NonZeroUsize, files: Option<u64>, threads: NonZeroUsize) -> (Places, Places) {
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     // All numbers shrink if the process may have very few file descriptors.
     let spare = SPARE_CONNECTIONS.min(files / 16);
     let admin = ADMIN_CONNECTIONS.min(files / 16);
-    let kept = OTHER_FILES.min(files / 2) + spare + admin + MAX_LEAVING;
+    let of_threads = (FILES_PER_THREAD * threads.get()).min(files / 4);
+    let kept = OTHER_FILES.min(files / 2) + of_threads + spare + admin + MAX_LEAVING;
     let at_least_one = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
     let regular = limit.min(at_least_one(files.saturating_sub(kept)));
     (Places { regular, spare }, Places { regular: at_least_one(admin), spare: 1 })
