@@ -33,6 +33,9 @@ use crate::state::{self, State};
 /// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.
 const ADMIN_THREADS: usize = 2;
 
+/// Time for the threads that serve connections to end.
+const TIMEOUT_OF_THREADS: Duration = Duration::from_secs(1);
+
 /// A server with loaded and warm models, not yet bound to addresses.
 #[derive(Debug)]
 pub struct App {
@@ -40,6 +43,8 @@ pub struct App {
     state: Arc<HttpState>,
     data_tls: Option<Tls>,
     admin_tls: Option<Tls>,
+    /// The threads that serve the connections of the data listener.
+    threads: Arc<ConnectionThreads>,
 }
 
 /// Dependencies of a server besides its configuration.
@@ -144,6 +149,8 @@ impl App {
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
         let (data_tls, admin_tls) = (tls(&config.http.tls, "http")?, tls(&config.admin.tls, "admin")?);
         http::check_path_prefix(&config.http)?;
+        // Started before versions are loaded, which is refused if too few threads are left.
+        let threads = Arc::new(ConnectionThreads::start(config.http.threads())?);
         let inline_slots = InlineSlots::for_threads(config.http.threads())?;
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
@@ -162,7 +169,7 @@ impl App {
         let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
         let access_log = AccessLog::start(&config.log, monitor.server())?;
         let state = Arc::new(HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log));
-        Ok(App { config, state, data_tls, admin_tls })
+        Ok(App { config, state, data_tls, admin_tls, threads })
     }
 
     /// Returns the served models.
@@ -184,7 +191,7 @@ impl App {
     /// Listens at these addresses. Must be called within a runtime.
     pub fn listen(self, addresses: Addresses) -> Result<BoundApp, SetupError> {
         let Addresses { data, admin } = addresses;
-        let data = Listener::listen(data, self.data_tls.clone())?;
+        let data = Listener::listen(data, self.data_tls.clone())?.on_threads(Arc::clone(&self.threads));
         let admin = Listener::listen(admin, self.admin_tls.clone())?;
         Ok(BoundApp { app: self, data, admin })
     }
@@ -242,11 +249,8 @@ impl BoundApp {
     /// no new connections → requests in flight finish within the grace period → the workers end. A second `stop` ends
     /// the delay early, and a third one the grace period.
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
-        let BoundApp { app: App { config, state, data_tls, admin_tls }, data, admin } = self;
+        let BoundApp { app: App { config, state, data_tls, admin_tls, threads }, data, admin } = self;
         let admin_threads = AdminThreads::start()?;
-        // Kept until the end, for what goes on after the last response.
-        let threads = Arc::new(ConnectionThreads::start(config.http.threads())?);
-        let data = data.on_threads(Arc::clone(&threads));
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
         let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
@@ -279,6 +283,10 @@ impl BoundApp {
             }
         }
         retire(&state.catalog).await;
+        // After the runs: what goes on after a response, such as feedback, has had its time.
+        if !threads.end(TIMEOUT_OF_THREADS).await {
+            tracing::warn!("a thread that serves connections could not be ended in time; the process exits anyway");
+        }
         if let Some(access_log) = &state.access_log {
             access_log.flush().await;
         }

@@ -98,7 +98,7 @@
 //! - Parsing instances builds no `serde_json::Value`: numbers go from their text into the tensor's buffer.
 //! - A session makes one run at a time. Whoever has a free session takes the waiting requests, so batches grow under load
 //!   and a lone request does not wait for others: a worker, or, where runs are very short, the thread of a request.
-//! - At least one thread that handles requests never runs a model, and a watchdog ends long runs on the others.
+//! - A connection stays on one thread. A watchdog ends a run that holds such a thread for long.
 //! - No thread watches for deadlines: a request that ends early (at its deadline, or because its client has left)
 //!   removes itself from the queue, and cancels its run if no other request waits for the run.
 //! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.

@@ -15,6 +15,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::Deadline;
@@ -62,6 +63,8 @@ pub struct BlockingThreads {
     lent: Arc<AtomicUsize>,
     most_lent: usize,
     stuck_after: Duration,
+    /// The runtime whose threads run the stages; `None` for that of the caller.
+    runtime: Option<Handle>,
 }
 
 /// One run of a heavy stage.
@@ -128,10 +131,12 @@ impl StageCost {
 }
 
 impl BlockingThreads {
-    /// Returns threads with places for up to `threads` heavy stages at the same time.
+    /// Returns threads with places for up to `threads` heavy stages at the same time. They are those of the runtime within
+    /// which this is called, if it is, so that all threads that serve connections share them.
     pub fn new(threads: std::num::NonZeroUsize) -> BlockingThreads {
         let places = Arc::new(Semaphore::new(threads.get()));
-        BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER }
+        let runtime = Handle::try_current().ok();
+        BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER, runtime }
     }
 
     /// Runs `work` on a separate thread, once a place is free. Returns `None` if the deadline passes first; work that
@@ -165,7 +170,11 @@ impl BlockingThreads {
                 drop(ending);
                 done
             };
-            match tokio::task::spawn_blocking(work).await {
+            let spawned = match &self.runtime {
+                Some(runtime) => runtime.spawn_blocking(work),
+                None => tokio::task::spawn_blocking(work),
+            };
+            match spawned.await {
                 Ok(done) => done,
                 Err(error) => match error.try_into_panic() {
                     // Resumed here, so that the panic is caught like that of any other stage.
@@ -181,8 +190,8 @@ impl BlockingThreads {
     fn lend_if_stuck(&self, run: &Arc<Run>, deadline: Deadline, cost: &StageCost) {
         let has_ended = run.state.load(Acquire) == ENDED;
         // After the server has stopped, there is no runtime.
-        let (false, Ok(runtime)) = (has_ended, tokio::runtime::Handle::try_current()) else { return };
-        let BlockingThreads { places, lent, most_lent, stuck_after } = self.clone();
+        let (false, Ok(runtime)) = (has_ended, Handle::try_current()) else { return };
+        let BlockingThreads { places, lent, most_lent, stuck_after, .. } = self.clone();
         let (run, stuck) = (Arc::clone(run), Arc::clone(&cost.stuck));
         runtime.spawn(async move {
             tokio::time::sleep_until((deadline.instant() + stuck_after).into()).await;

@@ -69,9 +69,9 @@ fn serve(
         .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
-        .context("the HTTP threads could not be started")?;
+        .context("the threads of the server could not be started")?;
     let served = runtime.block_on(until_stopped(config, file, one_model.as_ref(), stages));
-    // Does not wait for requests that are still in flight after the grace period.
+    // Does not wait for stages that still run after the grace period.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }

@@ -32,7 +32,7 @@ pub struct HttpConfig {
     /// Another path of readiness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_route: Option<Route>,
-    /// Number of threads that read and parse requests, and write responses.
+    /// Number of threads that serve connections: they read and parse requests, make short runs, and write responses.
     pub threads: Count,
     /// Maximum number of open connections on which predictions are served.
     pub connection_limit: NonZeroUsize,
@@ -140,7 +140,7 @@ impl HttpConfig {
     }
 
     /// Returns [`HttpConfig::threads`], or the number of cores if it is `auto`. With a single core, there are two threads:
-    /// one can read requests while the other runs a model.
+    /// one can serve its connections while the other runs a model.
     pub fn threads(&self) -> NonZeroUsize {
         self.threads.or(available_cores().max(NonZeroUsize::MIN.saturating_add(1)))
     }

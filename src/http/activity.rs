@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::connection_threads;
 use crate::monitor::Delivery;
 
 /// Time after its acceptance for which a connection counts as new, in milliseconds.
@@ -253,6 +254,7 @@ impl InFlight {
     pub(super) fn new(activity: Arc<Activity>) -> InFlight {
         activity.requests.fetch_add(1, Relaxed);
         activity.has_asked.store(true, Relaxed);
+        connection_threads::has_been_asked();
         InFlight(activity)
     }
 }

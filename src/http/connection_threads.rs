@@ -6,19 +6,21 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use super::spinning::Spinner;
 use crate::error::SetupError;
 
-/// Lifetime of an idle thread for heavy stages.
-const IDLE_THREAD: Duration = Duration::from_millis(500);
+/// Interval of looks at threads that are ending.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// The spinner of this thread, if it serves connections.
@@ -31,26 +33,28 @@ pub struct ConnectionThreads {
     threads: Box<[ConnectionThread]>,
     /// Thread that is looked at first, so that threads with the same number of connections take turns.
     next: AtomicUsize,
+    /// True once the threads have to end.
+    stop: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct ConnectionThread {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Dropped to end the thread.
-    _stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 /// Counts a connection of a thread until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
-/// Notes that this thread has answered a request, if it serves connections.
+/// Notes that a request has arrived on this thread.
+pub(super) fn has_been_asked() {
+    SPINNER.with_borrow(|spinner| spinner.iter().for_each(|spinner| spinner.has_been_asked()));
+}
+
+/// Notes that this thread has written a response, or a part of it.
 pub(super) fn has_answered() {
-    SPINNER.with_borrow(|spinner| {
-        if let Some(spinner) = spinner {
-            spinner.has_answered();
-        }
-    });
+    SPINNER.with_borrow(|spinner| spinner.iter().for_each(|spinner| spinner.has_answered()));
 }
 
 // ===== impl ConnectionThreads =====
@@ -60,9 +64,23 @@ impl ConnectionThreads {
     pub fn start(count: NonZeroUsize) -> Result<ConnectionThreads, SetupError> {
         let failed =
             |error| SetupError::internal(format_args!("a thread for connections could not be started: {error}"));
-        let spinners = Spinner::for_threads(count);
-        let threads = spinners.into_iter().map(|spinner| ConnectionThread::start(spinner).map_err(failed));
-        Ok(ConnectionThreads { threads: threads.collect::<Result<_, _>>()?, next: AtomicUsize::new(0) })
+        let (stop, stopped) = watch::channel(false);
+        let start = |spinner| ConnectionThread::start(spinner, stopped.clone()).map_err(failed);
+        let threads = Spinner::for_threads(count).into_iter().map(start).collect::<Result<_, _>>()?;
+        Ok(ConnectionThreads { threads, next: AtomicUsize::new(0), stop })
+    }
+
+    /// Drops the connections that are still open, and waits for the end of the threads. Returns false if they have not ended
+    /// within the time: a stage may take long.
+    pub async fn end(&self, within: Duration) -> bool {
+        // Without a receiver, all threads have ended.
+        let _ = self.stop.send(true);
+        let ended = async {
+            while !self.threads.iter().all(|thread| thread.thread.is_finished()) {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+        };
+        tokio::time::timeout(within, ended).await.is_ok()
     }
 
     /// Serves a connection on the thread that has the fewest.
@@ -86,25 +104,30 @@ fn fewest(numbers: &[usize], start: usize) -> usize {
 }
 
 impl ConnectionThread {
-    fn start(spinner: Arc<Spinner>) -> std::io::Result<ConnectionThread> {
-        let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(IDLE_THREAD).build()?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel::<()>();
+    fn start(spinner: Arc<Spinner>, mut stopped: watch::Receiver<bool>) -> io::Result<ConnectionThread> {
+        let (started, handle) = mpsc::channel::<io::Result<Handle>>();
         let serve = move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
             SPINNER.set(Some(Arc::clone(&spinner)));
+            if started.send(Ok(runtime.handle().clone())).is_err() {
+                return;
+            }
             runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    // Ends when the sender is dropped.
-                    _ = stopped => {}
+                    // Without a sender, the threads have to end, too.
+                    _ = stopped.wait_for(|stop| *stop) => {}
                     () = spinner.spin() => {}
                 }
             });
-            // Drops the connections that are still open, and waits for no heavy stage.
-            runtime.shutdown_background();
+            // The connections that are still open are dropped with the runtime.
         };
-        std::thread::Builder::new().name("http".to_owned()).spawn(serve)?;
-        Ok(ConnectionThread { runtime: handle, connections: Arc::default(), _stop: stop })
+        let thread = std::thread::Builder::new().name("http".to_owned()).spawn(serve)?;
+        let runtime = handle.recv().map_err(io::Error::other)??;
+        Ok(ConnectionThread { runtime, connections: Arc::default(), thread })
     }
 }
 

@@ -87,10 +87,16 @@ pub(super) async fn protocol(stream: &SocketStream, activity: &Activity) -> Opti
         protocol = peek(stream) => return protocol.ok().flatten(),
         ending = activity.told_to_end() => ending,
     };
-    if ending != Ending::Drained {
-        return None;
-    }
-    let protocol = tokio::time::timeout(LAST_HEAD, peek(stream)).await.ok()?.ok()?;
+    let time_left = match ending {
+        Ending::Overdue => return None,
+        Ending::Drained => LAST_HEAD,
+        Ending::Evicted => {
+            // The runtime has not looked at the connection yet. Its client may have sent a request, which gets a response.
+            tokio::task::yield_now().await;
+            Duration::ZERO
+        }
+    };
+    let protocol = tokio::time::timeout(time_left, peek(stream)).await.ok()?.ok()?;
     // The connection still has to be told.
     activity.end(ending);
     protocol

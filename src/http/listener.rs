@@ -116,7 +116,7 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        // Registered here and not earlier, so that the sockets belong to the runtime that serves them.
+        // Registered here and not earlier, so that the sockets belong to the runtime that accepts their connections.
         let mut acceptors = match self.sockets.register() {
             Ok(acceptors) => acceptors,
             Err(error) => {

@@ -1,8 +1,8 @@
 //! A thread that serves connections looks for the next request for a moment after an answer, instead of sleeping at once.
 //!
 //! To wake a thread takes longer than a short run of a model. A client that sends its next request as soon as it has an
-//! answer is served without that, where the thread may spend the time: no other thread that serves connections is at work,
-//! so a core is free, and the last spins were worth it.
+//! answer is served without that. A thread spins only while no other thread that serves connections is at work, so that
+//! most likely a core is free. After spins in which no request arrived, it spins less often.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -26,20 +26,22 @@ const MAX_PAUSE: u32 = 1 << 10;
 /// Decides about the spins of a thread that serves connections.
 #[derive(Debug)]
 pub(super) struct Spinner {
-    /// Time at which each thread last answered a request, in nanoseconds from `epoch`.
+    /// Time at which each thread last answered, in nanoseconds from `epoch`.
     answered: Arc<[AtomicU64]>,
+    /// Number of requests that have arrived on this thread.
+    asked: AtomicU64,
     /// Place of this thread in `answered`.
     place: usize,
     epoch: Instant,
     may_spin: bool,
-    patience: Mutex<Patience>,
+    backoff: Mutex<Backoff>,
     is_spinning: AtomicBool,
     begin: Notify,
 }
 
 /// Number of answers until the next spin. Each spin that was in vain doubles it.
 #[derive(Debug, Default)]
-struct Patience {
+struct Backoff {
     pause: u32,
     left: u32,
 }
@@ -53,24 +55,30 @@ impl Spinner {
         let may_spin = available_cores().get() > 1;
         let spinner = |place| Spinner {
             answered: Arc::clone(&answered),
+            asked: AtomicU64::new(0),
             place,
             epoch,
             may_spin,
-            patience: Mutex::default(),
+            backoff: Mutex::default(),
             is_spinning: AtomicBool::new(false),
             begin: Notify::new(),
         };
         (0..count.get()).map(|place| Arc::new(spinner(place))).collect()
     }
 
-    /// Notes that the thread has answered a request, and begins a spin if that is likely to be worth it.
+    /// Notes that a request has arrived.
+    pub(super) fn has_been_asked(&self) {
+        self.asked.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that the thread has answered, and begins a spin if that is likely to be worth it.
     pub(super) fn has_answered(&self) {
         let now = self.now();
         self.answered[self.place].store(now, Relaxed);
         if !self.may_spin || self.is_spinning.load(Relaxed) || self.others_are_at_work(now) {
             return;
         }
-        if self.patience.lock().may_spin() {
+        if self.backoff.lock().may_spin() {
             self.is_spinning.store(true, Relaxed);
             self.begin.notify_one();
         }
@@ -80,15 +88,15 @@ impl Spinner {
     pub(super) async fn spin(&self) {
         loop {
             self.begin.notified().await;
-            let begin = self.answered[self.place].load(Relaxed);
-            let mut last = begin;
+            let asked = self.asked.load(Relaxed);
+            let mut last = self.answered[self.place].load(Relaxed);
             while self.now().saturating_sub(last) < nanos(MAX_SPIN) && !self.others_are_at_work(last) {
                 // Lets the connections go first, and looks for new requests without sleeping.
                 tokio::task::yield_now().await;
                 last = self.answered[self.place].load(Relaxed);
             }
             self.is_spinning.store(false, Relaxed);
-            self.patience.lock().has_spun(last > begin);
+            self.backoff.lock().has_spun(self.asked.load(Relaxed) > asked);
         }
     }
 
@@ -109,7 +117,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Patience {
+impl Backoff {
     /// Returns true if the next spin may begin after this answer.
     fn may_spin(&mut self) -> bool {
         let may_spin = self.left == 0;
@@ -130,21 +138,21 @@ mod tests {
 
     #[test]
     fn spins_that_are_in_vain_become_rare_and_one_that_is_worth_it_makes_them_usual_again() {
-        let mut patience = Patience::default();
-        let spins = |patience: &mut Patience, answers: u32, is_worth_it: bool| {
+        let mut backoff = Backoff::default();
+        let spins = |backoff: &mut Backoff, answers: u32, is_worth_it: bool| {
             let mut spins = 0;
             for _ in 0..answers {
-                if patience.may_spin() {
+                if backoff.may_spin() {
                     spins += 1;
-                    patience.has_spun(is_worth_it);
+                    backoff.has_spun(is_worth_it);
                 }
             }
             spins
         };
-        assert_eq!(spins(&mut patience, 100, true), 100);
-        let in_vain = spins(&mut patience, 100_000, false);
+        assert_eq!(spins(&mut backoff, 100, true), 100);
+        let in_vain = spins(&mut backoff, 100_000, false);
         assert!((90..120).contains(&in_vain), "{in_vain}");
-        assert!(spins(&mut patience, MAX_PAUSE + 100, true) >= 100);
+        assert!(spins(&mut backoff, MAX_PAUSE + 100, true) >= 100);
     }
 
     /// The time of a spin is not tested: it ends by itself, or this test does not.
@@ -163,9 +171,9 @@ mod tests {
         while first.is_spinning.load(Relaxed) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(first.patience.lock().pause, 1);
+        assert_eq!(first.backoff.lock().pause, 1);
         second.has_answered();
-        first.patience.lock().left = 0;
+        first.backoff.lock().left = 0;
         first.has_answered();
         // The second may have answered too long ago by now, on a machine that stands still.
         assert!(!first.is_spinning.load(Relaxed) || first.now() > nanos(AT_WORK));

@@ -5,11 +5,11 @@
 //! all. Requests that arrive meanwhile join the next run, and their threads go on to read further requests. This is flat
 //! combining (Hendler, Incze, Shavit, Tzafrir: Flat Combining and the Synchronization-Parallelism Tradeoff, SPAA 2010).
 //!
-//! Three limits keep threads free for reading requests:
+//! Three limits bound the time for which the connections of a thread wait for runs:
 //!
 //! - Only runs whose learned time is short are inline (`model.inline_us`), and a request makes further inline runs for
 //!   [`MAX_HELD`] at most.
-//! - There is a slot for each thread that serves connections ([`InlineSlots`]).
+//! - There are as many runs at a time as threads that serve connections ([`InlineSlots`]).
 //! - A run that goes on for longer than [`MAX_RUN`] is ended by the watchdog, which looks every [`TICK`], and moved to a
 //!   worker. ONNX Runtime ends a run before its next operator.
 
@@ -85,8 +85,8 @@ pub(super) struct InlineRun {
     pub(super) slot: InlineSlot,
 }
 
-/// Returns the maximum size of an inline run, which typically takes at most `max_run`. The tail would say more about the other
-/// threads that the cores are shared with: a run of microseconds takes a millisecond while another thread has its core.
+/// Returns the maximum size of an inline run, which typically takes at most `max_run`. The tail says little about the model:
+/// a run of microseconds takes a millisecond if another thread has its core for a while.
 pub(super) fn inline_batch(service: &ServiceTime, max_run: Duration) -> usize {
     match service.typical_line() {
         Some(line) if !max_run.is_zero() => line.rows_within(max_run),

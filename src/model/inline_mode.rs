@@ -3,7 +3,7 @@
 //!
 //! A run costs nearly the same for one request as for several. So a request lets the others go first that have arrived on
 //! its thread meanwhile, and all of them share one run. That takes a look at the connections, which is in vain for a lone
-//! request. Only a trial shows what is the case: some requests go first now and then.
+//! request. Only a trial shows what is the case: now and then, some requests let the others go first.
 
 /// Number of runs between two trials.
 const TRIAL_EVERY: u32 = 2048;

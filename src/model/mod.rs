@@ -312,6 +312,13 @@ impl Ticket {
         let request = Arc::clone(&self.request);
         move || request.taken()
     }
+
+    fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<(Tensors, QueueTimings)>> {
+        Pin::new(&mut self.reply)
+            .poll(context)
+            // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
+            .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))
+    }
 }
 
 impl std::fmt::Debug for Ticket {
@@ -332,6 +339,10 @@ impl Future for Ticket {
     type Output = Result<(Tensors, QueueTimings)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Another thread may have run the request meanwhile.
+        if let Poll::Ready(reply) = self.poll_reply(context) {
+            return Poll::Ready(reply);
+        }
         if let Some(gathering) = &mut self.gathering {
             ready!(Pin::new(&mut gathering.others).poll(context));
             if let Some(Gathering { runners, .. }) = self.gathering.take()
@@ -340,9 +351,6 @@ impl Future for Ticket {
                 run_inline(&self.queue, &runners, first);
             }
         }
-        Pin::new(&mut self.reply)
-            .poll(context)
-            // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
-            .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))
+        self.poll_reply(context)
     }
 }

@@ -1,5 +1,5 @@
-//! A future that is ready once the other tasks that are ready on its thread have been polled, and new input has been looked
-//! for.
+//! A future that lets the other tasks of its thread go first. Before it is ready, the runtime polls the tasks that are
+//! ready, and looks for new input.
 //!
 //! `tokio::task::yield_now` alone is ready in its second poll, whatever the reason for that poll. A connection of hyper is
 //! polled again at once when it has woken itself.

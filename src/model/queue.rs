@@ -97,7 +97,7 @@ pub(super) struct Entered {
 /// Part of the thread of a request in its run.
 #[derive(Debug)]
 pub(super) enum Inline {
-    /// None: whoever uses the session answers the request.
+    /// None: the thread that uses the session runs the request next, or a worker that was woken.
     None,
     /// It makes this run at once.
     AtOnce(InlineRun),
@@ -133,7 +133,7 @@ impl Queue {
             full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
-            have_gathered: false,
+            are_unattended: false,
             learned: [Instant::now(); CLASSES],
             parked: 0,
             door: Door::Open,
@@ -267,7 +267,8 @@ impl Queue {
                 continue;
             }
             let (hopeless, batch) = state.line.carry_out(&plan);
-            state.have_gathered &= state.line.len() > 0;
+            // The thread that runs the batch has looked for all of them.
+            state.are_unattended = state.line.len() > 0;
             for waiting in hopeless {
                 waiting.request.fail(state.too_late(&waiting, policy, now));
                 state.end_unwanted_runs(&waiting.request);

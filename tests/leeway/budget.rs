@@ -310,13 +310,15 @@ fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     Ok(Box::new(Slow))
 }
 
-/// There is one thread for everything, including the client. If the stage took it, nothing could release the stage.
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+/// One thread serves all connections. If the stage took it, nobody would get an answer before the stage is released.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_heavy_stage_holds_up_nobody() {
     let model_toml = PLAIN.replacen("\"tensor\"", "\"slow\"", 1);
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let stages = Stages::default().with_preprocessor("slow", make_slow);
-    let app = Arc::new(TestApp::with_parts(repository.config(), runtime(), stages).await);
+    let mut config = repository.config();
+    config.http.threads = leeway::config::Count::Fixed(std::num::NonZeroUsize::MIN);
+    let app = Arc::new(TestApp::with_parts(config, runtime(), stages).await);
     // Too large to be read at once.
     let heavy = send(&app, &[], &[0.5; 100_000]);
     app.metric_becomes(&of("echo_float32", "leeway_requests_in_flight"), 1.0).await;

@@ -6,11 +6,17 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use leeway::app::Stop;
-use leeway::pipeline::Stages;
+use leeway::budget::Deadline;
+use leeway::config::Count;
+use leeway::error::{Result, SetupError};
+use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
+use leeway::tensor::{Data, Tensor};
+use parking_lot::{Condvar, Mutex};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{Answer, PATIENCE, Repository, Server, TestApp, client, until};
+use crate::harness::{Answer, PATIENCE, PLAIN, Repository, Server, TestApp, client, runtime, until};
 
 /// A request for a prediction of `echo_float32` with this body.
 fn prediction(body: &str) -> String {
@@ -376,14 +382,49 @@ async fn a_head_of_more_than_64_kib_is_refused() {
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");
 }
 
-/// The only thread that serves clients here also sends the requests, and blocks while it waits for the answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Hold {
+    Off,
+    On,
+    Holds,
+}
+
+/// State of the stage that holds the thread of its request.
+static HOLD: (Mutex<Hold>, Condvar) = (Mutex::new(Hold::Off), Condvar::new());
+
+/// A preprocessor that holds its thread while [`HOLD`] is on.
+fn make_holding(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
+    struct Holding;
+    impl Preprocessor for Holding {
+        fn transform(&self, _: &RawValue, _: Deadline) -> Result<Prepared> {
+            let mut hold = HOLD.0.lock();
+            while *hold != Hold::Off {
+                *hold = Hold::Holds;
+                assert!(!HOLD.1.wait_for(&mut hold, PATIENCE).timed_out(), "nobody let the stage go");
+            }
+            let row = Tensor::new(vec![1, 2], Data::F32(vec![1.0, 0.0]))?;
+            Ok(Prepared::unwatched([("x".into(), row)].into_iter().collect()))
+        }
+    }
+    Ok(Box::new(Holding))
+}
+
+/// A stage holds the only thread that serves clients. The thread that accepts connections also sends the requests of
+/// operators, and waits for their answers.
 #[tokio::test]
 async fn operators_are_answered_while_every_thread_that_serves_clients_is_busy() {
-    let repository = Repository::of("echo_float32");
+    let model_toml = PLAIN.replacen("\"tensor\"", "\"holding\"", 1);
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     repository.add("echo_float32", 2, "echo_float32");
-    let app = TestApp::with(repository.config()).await;
+    let mut config = repository.config();
+    config.http.threads = Count::Fixed(std::num::NonZeroUsize::MIN);
+    let app =
+        TestApp::with_parts(config, runtime(), Stages::default().with_preprocessor("holding", make_holding)).await;
     // It must start to serve first.
     assert_eq!(app.admin_get("/livez").await.status, 200);
+    *HOLD.0.lock() = Hold::On;
+    let held = tokio::spawn(half_closed(app.data, prediction(SMALL)));
+    until(async || (*HOLD.0.lock() == Hold::Holds).then_some(())).await;
     let promote = r#"{"version": 1}"#;
     for request in [
         "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
@@ -404,6 +445,9 @@ async fn operators_are_answered_while_every_thread_that_serves_clients_is_busy()
         let text = read_to_end(&stream);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{request}: {text}");
     }
+    *HOLD.0.lock() = Hold::Off;
+    HOLD.1.notify_all();
+    assert!(held.await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 // ===== clients that end their side =====

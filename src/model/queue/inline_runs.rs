@@ -70,6 +70,9 @@ impl Queue {
     /// a worker for them if there is a session for it.
     pub(super) fn start_inline(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Instant) -> Option<InlineRun> {
         let begun = self.begin_inline(&mut state, now);
+        if begun.is_none() {
+            state.are_unattended = state.line.len() > 0;
+        }
         // Whoever uses the last session looks at the queue again after the run.
         let is_worker_needed = begun.is_none() && state.parked > 0 && state.free_session().is_some();
         drop(state);
@@ -83,19 +86,15 @@ impl Queue {
         if !self.is_inline(state, now) {
             return None;
         }
-        let session = state.sessions.iter().position(|slot| slot.is_free());
-        let slot = session.and_then(|session| self.inline.slots.take(Arc::<Queue>::clone(self), session, now));
-        let (Some(session), Some(slot)) = (session, slot) else {
-            state.have_gathered = true;
-            return None;
-        };
+        let session = state.sessions.iter().position(|slot| slot.is_free())?;
+        let slot = self.inline.slots.take(Arc::<Queue>::clone(self), session, now)?;
         let batch = self.next_inline_batch(state, now)?;
         Some(InlineRun { session, batch: self.begin(state, session, batch, now), began: now, slot })
     }
 
     /// Returns true if the waiting requests still gather, so the threads that they have arrived on will run them.
     fn is_gathering(&self, state: &State, now: Instant) -> bool {
-        state.inline_mode.lets_others_go_first() && !state.have_gathered && self.is_inline(state, now)
+        state.inline_mode.lets_others_go_first() && !state.are_unattended && self.is_inline(state, now)
     }
 
     /// Returns true if requests are waiting that are, on average, short enough for an inline run.

@@ -41,9 +41,9 @@ pub(super) struct State {
     pub(super) inline_paused_until: Option<Instant>,
     /// Choice of the time of inline runs.
     pub(super) inline_mode: InlineMode,
-    /// True if a thread wanted to run requests that had gathered, and no session was free: who uses a session goes on with
-    /// them.
-    pub(super) have_gathered: bool,
+    /// True if requests may be waiting that no thread of a request looks for any more: the thread that uses a session runs
+    /// them next, or a worker. While it is false, each waiting request has a ticket that will call `start_gathered`.
+    pub(super) are_unattended: bool,
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     pub(super) door: Door,

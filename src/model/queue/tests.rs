@@ -295,3 +295,30 @@ fn after_a_run_that_nothing_ended_for_long_workers_make_all_runs() {
     queue.next_inline(0, FinishedRun { took: 2 * Duration::from_millis(100), end: RunEnd::Failed }, true);
     assert!(!push(&queue).runs_itself());
 }
+
+/// A request of more rows than a run takes has looked once, so its rest needs somebody else.
+#[test]
+fn the_rest_of_a_request_that_is_larger_than_a_run_is_run_too() {
+    let queue = queue_that_gathers();
+    let rows = queue.state.lock().full_batch + 1;
+    queue.state.lock().inline_batch = 2 * rows;
+    let many = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
+    let large = queue.push([("x".into(), many)].into_iter().collect(), demand(), Priority::Normal).unwrap();
+    assert!(large.gathers());
+    assert_eq!(queue.start_gathered().unwrap().batch.rows(), rows - 1);
+    let (rest, _) = queue.next_inline(0, COMPLETED, true).unwrap();
+    assert!(rest.has(&large.request) && rest.rows() == 1);
+}
+
+/// A request that has looked while no run could be inline is not taken for one that still gathers.
+#[test]
+fn a_request_that_has_looked_in_vain_is_run_next() {
+    let queue = queue_that_gathers();
+    let _first = push(&queue);
+    let _run = queue.start_gathered().unwrap();
+    let second = push(&queue);
+    let usual = std::mem::take(&mut queue.state.lock().inline_batch);
+    assert!(second.gathers() && queue.start_gathered().is_none());
+    queue.state.lock().inline_batch = usual;
+    assert!(queue.next_inline(0, COMPLETED, true).unwrap().0.has(&second.request));
+}

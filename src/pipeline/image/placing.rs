@@ -200,8 +200,9 @@ mod tests {
                 let copy = |image: &Pixels| Pixels { values: image.values.clone(), ..*image };
                 let ours = pillow_resizing::resize(copy(&image), sides, 1, filter, fill).values;
                 let theirs = pillow_resizing::resize(copy(&whole), stretched, 1, filter, fill).values;
-                // The weights of the padding are added in another order, so a tie may be rounded differently.
-                prop_assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.abs_diff(*theirs) <= 1));
+                // The weights of the padding are added in another order, so a tie may be rounded differently in each of the two
+                // passes. The weights of the second one add up to less than 2, each taken without its sign.
+                prop_assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.abs_diff(*theirs) <= 2));
             }
         }
     }
