@@ -61,8 +61,9 @@ async fn models() {
     // The clients of TensorFlow Serving and KServe read these.
     assert_eq!(model["model_version_status"][0]["state"], "AVAILABLE");
     assert_eq!((&model["name"], &model["ready"]), (&json!("digits"), &json!(true)));
-    // Rounding depends on the processor.
+    // Rounding depends on the processor, and the number of workers on its cores.
     insta::assert_json_snapshot!(model, {
+        ".versions[].workers" => "[workers]",
         ".versions[].batching.rows.difference" => "[difference]",
         ".versions[].batching.explanation" => "[explanation]",
     });
