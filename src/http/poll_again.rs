@@ -1,9 +1,10 @@
 //! Polls a future again at once when it has woken itself, instead of leaving that to the runtime.
 //!
-//! hyper's future of an HTTP/1 connection wakes itself while it is polled, once for each request with a body: its part that
-//! reads the body and its part that runs the handler tell each other that they are ready. Tokio takes this for a task that
-//! yields: it polls all other tasks first, and a runtime of several threads wakes another thread for them, which costs more than the
-//! handler of a short request. A connection of HTTP/2 has a task for each request, which would wait meanwhile.
+//! hyper's future of an HTTP/1 connection wakes itself while it is polled, once for each request with a body: its
+//! part that reads the body and its part that runs the handler tell each other that they are ready. Tokio takes this
+//! for a task that yields: it polls all other tasks first, and a runtime of several threads wakes another thread for
+//! them, which costs more than the handler of a short request. A connection of HTTP/2 has a task for each request,
+//! which would wait meanwhile.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,15 +1,15 @@
 //! Running one version of a model: a bounded queue, and workers that own sessions.
 //!
-//! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, from the times
-//! that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch limit
-//! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`, `runner.rs`). So batches grow by
-//! themselves under load, and a lone request does not wait for others. Where runs are very short, the thread of a request
-//! runs the batch instead of a worker (`inline.rs`, `inline_mode.rs`, `others_first.rs`, `queue/inline_runs.rs`). A run that no request waits
-//! for any more is ended. `request.rs` holds the state of a request, which all of these files share, and
-//! `waiting_line.rs` the waiting requests.
-//! `load_estimate.rs` shows without a lock that a request has ample time, and `warm_up.rs` makes the first runs of a
-//! session. `session.rs` is the interface of a runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX
-//! Runtime, and `isolated/` opens its sessions in other processes.
+//! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, from the
+//! times that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch
+//! limit (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`, `runner.rs`). So batches
+//! grow by themselves under load, and a lone request does not wait for others. Where runs are very short, the thread
+//! of a request runs the batch instead of a worker (`inline.rs`, `inline_mode.rs`, `others_first.rs`,
+//! `queue/inline_runs.rs`). A run that no request waits for any more is ended. `request.rs` holds the state of a
+//! request, which all of these files share, and `waiting_line.rs` the waiting requests. `load_estimate.rs` shows
+//! without a lock that a request has ample time, and `warm_up.rs` makes the first runs of a session. `session.rs` is
+//! the interface of a runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and
+//! `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
 //! that are made up (`made_up_rows.rs`, in a shape from `row_shape.rs`) or real (`real_rows.rs`), `sharing.rs` decides
