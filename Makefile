@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ debug-info: onnxruntime ## Build target/debug-info/leeway as `make build` does, 
 dist: debug-info ## Build what a release consists of on this system, into dist/: the archive, and the debug information
 	@$(PYTHON) scripts/release.py archive target/debug-info/leeway dist
 
-bench: bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, tables, Python beside it, start-up and memory
+bench: bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, tables, Python beside it, start-up and memory
 
 bench-micro: build ## Without a server: preprocessing, a run in either process, the whole pipeline, and a scrape of /metrics
 	$(CARGO) bench --locked --bench pipeline --bench preprocess --bench scrape
@@ -42,6 +42,13 @@ bench-micro: build ## Without a server: preprocessing, a run in either process, 
 bench-load: build ## The load comparison only (installs the load generator oha into .bench)
 	$(CARGO) build --locked --release --example floor
 	$(CARGO) bench --locked --bench load
+
+bench-peers: build ## Leeway beside FastAPI, LitServe, BentoML and the floor program, and beside LightGBM behind FastAPI (installs them and oha into .bench)
+	$(CARGO) build --locked --release --example floor
+	$(CARGO) bench --locked --bench peers
+
+bench-scaling: build ## The cost of a request by the number of features and of loaded models (after bench-peers)
+	$(CARGO) bench --locked --bench scaling
 
 bench-protocols: build ## JSON, raw bytes and gRPC beside each other, and gRPC beside the floor's REST
 	$(CARGO) build --locked --release --example floor

@@ -3,13 +3,15 @@
 //!
 //!     make bench-protocols
 //!
-//! All use the load generator of this file: connections that send one request after the other, HTTP/1.1 for REST, HTTP/2
-//! for gRPC. Pairs are measured alternating, and ratios are taken within a round. `LEEWAY_BENCH_ROUNDS` and
-//! `LEEWAY_BENCH_SECONDS` set the duration.
+//! Images are sent by the load generator of this file: connections that send one request after the other, HTTP/1.1 for
+//! REST, HTTP/2 for gRPC. Digits are sent by h2load of nghttp2 (Debian's package `nghttp2-client`), which takes less of the
+//! cores that it shares with the servers; without it, by the one of this file. Pairs are measured alternating, and ratios
+//! are taken within a round. `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use leeway::model::{Engine, ModelBytes, ModelSource};
 use leeway::tensor::{Data, Tensor, Tensors};
 use leeway_testkit::{
     Floor, PLAIN, Repository, Server, Spread, held_out, in_turn, median, number_from, quantile, shipped, test_config,
-    test_model,
+    test_model, workshop,
 };
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -180,11 +182,60 @@ fn load(call: &Arc<Call>, connections: usize, time: Duration) -> Measured {
     Measured { per_second, p50: median(took.iter().copied()), p99: quantile(took, 0.99) }
 }
 
+/// Sends a request over several connections for a time, by h2load. It does not look into answers: `load` has to be called
+/// before.
+fn h2load(call: &Call, connections: usize, time: Duration) -> Measured {
+    let (body, log) = (workshop().join("h2load.body"), workshop().join("h2load.log"));
+    std::fs::write(&body, &call.body).unwrap();
+    let _ = std::fs::remove_file(&log);
+    let mut command = Command::new("h2load");
+    command.args(["-t", "1", "-m", "1", "-c", &connections.to_string(), "-D", &time.as_secs().to_string()]);
+    command.arg("-d").arg(body).arg("--log-file").arg(&log);
+    if call.version == hyper::Version::HTTP_11 {
+        command.arg("--h1");
+    }
+    for (name, value) in &call.headers {
+        command.args(["-H", &format!("{name}: {value}")]);
+    }
+    let output = command.arg(format!("http://{}{}", call.address, call.path)).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains(" 0 failed, 0 errored, 0 timeout"), "{said}");
+    // Each line has the start of a request, its status, and its duration in microseconds.
+    let log = std::fs::read_to_string(log).unwrap();
+    let took: Vec<f64> = log.lines().map(|line| line.split('\t').nth(2).unwrap().parse().unwrap()).collect();
+    let per_second = took.len() as f64 / time.as_secs_f64();
+    Measured { per_second, p50: median(took.iter().copied()), p99: quantile(took, 0.99) }
+}
+
+/// A load generator.
+type Generator = fn(&Arc<Call>, usize, Duration) -> Measured;
+
+/// Returns h2load if it is installed, or else the load generator of this file.
+fn lean_generator() -> Generator {
+    match Command::new("h2load").arg("--version").output() {
+        Ok(version) => {
+            println!("sent by {}", String::from_utf8_lossy(&version.stdout).trim());
+            |call, connections, time| h2load(call, connections, time)
+        }
+        Err(_) => {
+            println!("sent by the load generator of this bench: h2load is not installed");
+            load
+        }
+    }
+}
+
 /// Measures two requests in turn, prints both, and returns the ratio of the requests per second of the second to the first.
-fn compare(rounds: usize, seconds: u64, connections: usize, (one, other): (&Arc<Call>, &Arc<Call>), names: [&str; 2]) {
+fn compare(
+    generator: Generator,
+    (rounds, seconds): (usize, u64),
+    connections: usize,
+    (one, other): (&Arc<Call>, &Arc<Call>),
+    names: [&str; 2],
+) {
     let time = Duration::from_secs(seconds);
+    // Checks the answers, too.
     let _ = (load(one, connections, Duration::from_secs(1)), load(other, connections, Duration::from_secs(1)));
-    let measured = in_turn(rounds, || load(one, connections, time), || load(other, connections, time));
+    let measured = in_turn(rounds, || generator(one, connections, time), || generator(other, connections, time));
     for (index, name) in names.iter().enumerate() {
         let of = |field: fn(&Measured) -> f64| {
             median(measured.iter().map(|(one, other)| field(if index == 0 { one } else { other })))
@@ -255,9 +306,15 @@ fn main() {
     let floor = Floor::start(&test_model("mean_of_image"));
     let of_floor = Arc::new(Call::bytes(address_of(&floor), "/raw", &image));
     for connections in [1, 4] {
-        compare(rounds, seconds, connections, (&of_floor, &raw), ["raw bytes to the floor", "raw bytes over REST"]);
-        compare(rounds, seconds, connections, (&as_json, &raw), ["JSON", "raw bytes over REST"]);
-        compare(rounds, seconds, connections, (&raw, &grpc), ["raw bytes over REST", "gRPC"]);
+        compare(
+            load,
+            (rounds, seconds),
+            connections,
+            (&of_floor, &raw),
+            ["raw bytes to the floor", "raw bytes over REST"],
+        );
+        compare(load, (rounds, seconds), connections, (&as_json, &raw), ["JSON", "raw bytes over REST"]);
+        compare(load, (rounds, seconds), connections, (&raw, &grpc), ["raw bytes over REST", "gRPC"]);
     }
     let inputs: Tensors = [("x".into(), Tensor::new(shape.to_vec(), image).unwrap())].into_iter().collect();
     let model_toml: ModelConfig = toml::from_str(&one_thread).unwrap();
@@ -268,6 +325,7 @@ fn main() {
     }
 
     println!("\none digit, model digits version 2 (64-64-10 MLP)");
+    let generator = lean_generator();
     let digit = held_out("digits")["instances"][0].clone();
     let floor = Floor::start(&shipped("digits", 2).join("model.onnx"));
     let of_floor =
@@ -275,6 +333,6 @@ fn main() {
     let pixels = digit.as_array().unwrap().iter().map(|pixel| pixel.as_f64().unwrap() as f32).collect();
     let grpc = Arc::new(Call::grpc(leeway.data, "digits", "pixels", &[1, 64], &Data::F32(pixels)));
     for connections in [16, 64] {
-        compare(rounds, seconds, connections, (&of_floor, &grpc), ["the floor's REST", "gRPC"]);
+        compare(generator, (rounds, seconds), connections, (&of_floor, &grpc), ["the floor's REST", "gRPC"]);
     }
 }

@@ -26,7 +26,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, InlineSlots, OnnxModel};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, RunLimit, Trial};
+use crate::registry::{Catalog, LoadCache, Loader, RunLimit, Trial};
 use crate::repository;
 use crate::state::{self, State};
 
@@ -74,7 +74,14 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
         libraries: runtime.libraries(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
+        cache: None,
     }))
+}
+
+/// Returns what earlier loads have found out and made, for a server; `None` if nothing is remembered.
+fn load_cache(config: &Config, trial: &Trial) -> Option<Arc<LoadCache>> {
+    let (folder, max_bytes) = config.loading.cache(&config.state.url)?;
+    LoadCache::open(&folder, max_bytes, &trial.libraries, &trial.program).map(Arc::new)
 }
 
 /// Returns the engine that runs models in processes of their own, with this program.
@@ -133,7 +140,7 @@ impl App {
     /// has to be [`crate::cli::main_with`], or `loading.trial` has to be off.
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::configured(&config)?;
-        let trial = trial(&config, &runtime)?;
+        let trial = trial(&config, &runtime)?.map(|trial| Trial { cache: load_cache(&config, &trial), ..trial });
         let State { journal, ledger } = state::open(&config.state.url, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;
         let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };

@@ -86,6 +86,10 @@ pub struct VersionView {
     /// Number of threads of each worker. Not for a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intra_op_threads: Option<usize>,
+    /// The choice of the numbers of workers, threads and rows of a shared run, with the measured times. Absent if
+    /// `model.toml` gives the numbers, or nothing could be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizing: Option<String>,
     /// Latency budget of a request, in milliseconds.
     pub budget_ms: u64,
     /// Sharing of runs between requests: on or off, with the reason. Not for a chain.

@@ -130,7 +130,8 @@ pub(super) fn check(
     let mut findings = match findings {
         Some(findings) if !new.makes_files_of_its_own() => findings,
         findings => {
-            let mut opened = OpenedVersion::open(engine, stages, order, verified).map_err(refused)?;
+            let sizing = findings.as_ref().and_then(|findings| findings.sizing.as_ref());
+            let mut opened = OpenedVersion::open(engine, stages, &order.sized(sizing), verified).map_err(refused)?;
             let examine = |opened: &OpenedVersion| opened.examine(&mut *opened.session()?, MAX_COMPARING);
             let mut findings = findings.map_or_else(|| examine(&opened), Ok).map_err(refused)?;
             if let Some(from) = &new.record {
@@ -141,7 +142,8 @@ pub(super) fn check(
                 if !findings.has_known_shape() {
                     // The examples have shapes that the model runs on, as a load will find.
                     opened.set_examples(golden);
-                    findings = Findings { bounds: findings.bounds, ..examine(&opened).map_err(refused)? };
+                    let Findings { bounds, sizing, .. } = findings;
+                    findings = Findings { bounds, sizing, ..examine(&opened).map_err(refused)? };
                 }
             }
             if let Some(data) = &new.training_data {

@@ -1,10 +1,11 @@
 //! The loaded versions, as a table for people.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use super::table_cells::{align_right, cell, table_of_width, text_of};
 use super::terminal;
-use crate::model::OnnxModel;
+use crate::model::{Lengths, OnnxModel};
 use crate::pipeline::Pipeline;
 use crate::registry::{ServedChain, ServedPipeline, Snapshot, Work};
 use crate::tensor::TensorSpec;
@@ -17,12 +18,13 @@ pub(super) fn of_versions(snapshot: &Snapshot, columns: Option<u16>) -> String {
     for served in snapshot.versions() {
         let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
         let (provider, threads, details) = match &served.work {
-            Work::Pipeline(ServedPipeline { stages: Pipeline { model, .. }, intra_op_threads, .. }) => {
-                let details = vec![
+            Work::Pipeline(ServedPipeline { stages: Pipeline { model, .. }, intra_op_threads, findings, .. }) => {
+                let mut details = vec![
                     format!("  inputs: {}", describe(&model.signature().inputs)),
                     format!("  outputs: {}", describe(&model.signature().outputs)),
                     format!("  a run takes: {}", run_times(model)),
                 ];
+                details.extend(findings.sizing.iter().map(|sizing| format!("  chosen: {}", sizing.reason)));
                 (model.provider().name().to_owned(), format!("{} × {intra_op_threads}", model.workers()), details)
             }
             Work::Chain(ServedChain { chain, .. }) => {
@@ -56,17 +58,31 @@ pub(super) fn announce(snapshot: &Snapshot) {
     }
 }
 
-/// Formats the durations of a version's smallest and largest run, if they were measured before the start.
+/// Formats the durations of a version's smallest and largest run, or the duration by its size where rows differ in length, if
+/// they were measured before the start.
 fn run_times(model: &OnnxModel) -> String {
-    let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());
-    let shown = |rows: usize| {
-        let takes = model.typical_run(rows)?;
-        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
-        Some(format!("{rows}: {takes:.1?}"))
+    let policy = model.policy();
+    let of_size = |unit: &str| {
+        let line = model.typical_line()?;
+        let (run, more) = (Duration::from_secs_f64(line.b), Duration::from_secs_f64(1000.0 * line.a));
+        Some(format!("{run:.1?}, and {more:.1?} for each 1000 {unit}"))
     };
-    let mut times: Vec<String> = [fewest, most].into_iter().filter_map(shown).collect();
-    times.dedup();
-    if times.is_empty() { "not known yet".to_owned() } else { times.join(", ") }
+    let of_rows = || {
+        let shown = |rows: usize| {
+            let takes = model.typical_run(rows)?;
+            let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+            Some(format!("{rows}: {takes:.1?}"))
+        };
+        let mut times: Vec<String> = [policy.fewest_rows(), policy.most_rows()].into_iter().filter_map(shown).collect();
+        times.dedup();
+        (!times.is_empty()).then(|| times.join(", "))
+    };
+    let times = match policy.lengths {
+        Lengths::Alike => of_rows(),
+        Lengths::Padded => of_size("tokens"),
+        Lengths::Varied => of_size("elements"),
+    };
+    times.unwrap_or_else(|| "not known yet".to_owned())
 }
 
 fn describe(tensors: &[TensorSpec]) -> String {

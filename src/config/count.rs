@@ -1,19 +1,19 @@
-//! A number of threads in the configuration, or `"auto"`.
+//! A number in the configuration, of threads or rows, or `"auto"`.
 
 use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of threads: configured, or chosen from the number of cores.
+/// A number of threads or rows, at most `MAX`: configured, or chosen by Leeway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// A number that is chosen from the number of cores.
+pub enum Count<const MAX: usize = 1024> {
+    /// A number that Leeway chooses.
     Auto,
     /// The configured number.
     Fixed(NonZeroUsize),
 }
 
-impl Count {
+impl<const MAX: usize> Count<MAX> {
     /// Returns the configured number, or the argument `auto` for [`Count::Auto`].
     ///
     /// ```
@@ -41,7 +41,7 @@ pub(super) fn non_zero(count: usize) -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(count - 1)
 }
 
-impl Serialize for Count {
+impl<const MAX: usize> Serialize for Count<MAX> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Count::Auto => serializer.serialize_str("auto"),
@@ -50,18 +50,18 @@ impl Serialize for Count {
     }
 }
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de, const MAX: usize> Deserialize<'de> for Count<MAX> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+        struct Visitor<const MAX: usize>;
 
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Count;
+        impl<const MAX: usize> serde::de::Visitor<'_> for Visitor<MAX> {
+            type Value = Count<MAX>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("\"auto\" or a whole number from 1 to 1024")
+                write!(f, "\"auto\" or a whole number from 1 to {MAX}")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Count, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Count<MAX>, E> {
                 if text == "auto" {
                     Ok(Count::Auto)
                 } else {
@@ -69,22 +69,22 @@ impl<'de> Deserialize<'de> for Count {
                 }
             }
 
-            fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Count, E> {
+            fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Count<MAX>, E> {
                 usize::try_from(count)
                     .ok()
-                    .filter(|&count| count <= 1024)
+                    .filter(|&count| count <= MAX)
                     .and_then(NonZeroUsize::new)
                     .map(Count::Fixed)
                     .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(count), &self))
             }
 
-            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Count, E> {
+            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Count<MAX>, E> {
                 u64::try_from(count)
                     .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(count), &self))
                     .and_then(|count| self.visit_u64(count))
             }
         }
 
-        deserializer.deserialize_any(Visitor)
+        deserializer.deserialize_any(Visitor::<MAX>)
     }
 }

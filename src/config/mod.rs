@@ -46,8 +46,8 @@ pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
 pub use self::log::{AccessLogging, LogConfig, LogFormat, LogLevel};
 pub use self::model::{
-    Batching, InputConfig, Isolation, ModelConfig, OutputConfig, Provider, ProviderFallback, SessionConfig,
-    SessionPlace, StageConfig, Threads,
+    Batching, InputConfig, Isolation, MAX_BATCH_SIZE, ModelConfig, OutputConfig, Provider, ProviderFallback,
+    SessionConfig, SessionPlace, StageConfig, Threads,
 };
 pub use self::monitoring::{
     BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,

@@ -16,6 +16,9 @@ use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
 use crate::tensor::RowDimension;
 
+/// Maximum of the setting `max_batch_size`.
+pub const MAX_BATCH_SIZE: usize = 1 << 16;
+
 /// Settings of a model in its `model.toml`. They are serialized only for a trial process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +65,9 @@ pub struct SessionConfig {
     pub providers: Vec<Provider>,
     /// Action if a provider in `providers` cannot be used.
     pub provider_fallback: ProviderFallback,
+    /// Share of the cores for the workers of a version, above 0 and at most 1. `auto` for `workers` and
+    /// `intra_op_threads` divides these cores.
+    pub share: f64,
     /// Number of workers. Each is a thread with a session of its own that runs batches.
     pub workers: Count,
     /// Number of threads of each worker, which share the work of one run.
@@ -77,9 +83,12 @@ pub struct SessionConfig {
     pub outputs: BTreeMap<String, OutputConfig>,
     /// Sharing of runs between requests.
     pub batching: Batching,
-    /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one
-    /// request. Ignored if the model fixes its batch dimension.
-    pub max_batch_size: Option<NonZeroUsize>,
+    /// Maximum number of rows in one run. `auto` is measured for a run of several requests, and `max_instances` for a run
+    /// of one request. Ignored if the model fixes its batch dimension.
+    pub max_batch_size: Count<MAX_BATCH_SIZE>,
+    /// The maximum number of rows in a run of several requests that was measured. Not a setting.
+    #[serde(skip)]
+    pub measured_batch_size: Option<NonZeroUsize>,
     /// Maximum number of elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
     /// Lengths of a row of the inputs with open dimensions, for the first runs of a version and for measuring its runs.
@@ -202,6 +211,7 @@ impl Default for SessionConfig {
         SessionConfig {
             providers: vec![Provider::Cpu],
             provider_fallback: ProviderFallback::Refuse,
+            share: 1.0,
             workers: Count::Auto,
             intra_op_threads: Count::Auto,
             isolation: Isolation::None,
@@ -209,7 +219,8 @@ impl Default for SessionConfig {
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
             batching: Batching::Auto,
-            max_batch_size: None,
+            max_batch_size: Count::Auto,
+            measured_batch_size: None,
             max_batch_elements: None,
             warm_up: BTreeMap::new(),
             max_wait_us: 0,
@@ -269,17 +280,23 @@ impl ModelConfig {
 impl SessionConfig {
     /// Returns the number of workers, and the number of threads that share the work of a run.
     pub fn threads(&self) -> Threads {
-        Threads::choose(available_cores(), self.workers, self.intra_op_threads)
+        Threads::choose(self.cores(), self.workers, self.intra_op_threads)
+    }
+
+    /// Returns the number of cores that the workers may keep busy, at least one.
+    pub fn cores(&self) -> NonZeroUsize {
+        let share = self.share * available_cores().get() as f64;
+        NonZeroUsize::new(share.round() as usize).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// Returns the maximum number of rows in one run of several requests.
     pub fn joined_batch_size(&self) -> NonZeroUsize {
-        self.max_batch_size.unwrap_or(super::count::non_zero(32))
+        self.max_batch_size.or(self.measured_batch_size.unwrap_or(super::count::non_zero(32)))
     }
 
     /// Returns the maximum number of rows in one run of a single request.
     pub fn single_request_batch_size(&self) -> NonZeroUsize {
-        self.max_batch_size.unwrap_or(self.max_instances)
+        self.max_batch_size.or(self.max_instances)
     }
 
     /// [`SessionConfig::max_wait_us`] as a duration.
@@ -299,6 +316,16 @@ impl SessionConfig {
         if self.providers.is_empty() {
             return Err("model.providers: the list is empty; name at least one of \"cpu\", \"cuda\"".to_owned());
         }
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return Err(format!("model.share: {} is not a share of the cores, above 0 and at most 1", self.share));
+        }
+        if self.share < 1.0 && self.workers != Count::Auto && self.intra_op_threads != Count::Auto {
+            return Err(
+                "model.share: it divides the cores between `workers` and `intra_op_threads`; remove it, or one of \
+                        these"
+                    .to_owned(),
+            );
+        }
         if self.inline_us > 1_000 {
             return Err(format!("model.inline_us: {} is too long, at most 1000", self.inline_us));
         }
@@ -307,9 +334,6 @@ impl SessionConfig {
         }
         if self.max_wait_us > 1_000_000 {
             return Err(format!("model.max_wait_us: {} is too long, at most 1000000", self.max_wait_us));
-        }
-        if let Some(rows) = self.max_batch_size {
-            most("max_batch_size", rows, 1 << 16)?;
         }
         let is_null = |input: &InputConfig| input.value == Some(serde_json::Value::Null);
         if let Some((name, _)) = self.inputs.iter().find(|(_, input)| is_null(input)) {

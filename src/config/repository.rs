@@ -1,11 +1,12 @@
 //! `[repository]` and `[loading]`: location of the models, and loading of their versions.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::StateUrl;
 use crate::identity::ModelName;
 
 /// `[repository]`: location of the models.
@@ -53,6 +54,12 @@ pub struct LoadingConfig {
     pub trial_timeout_ms: NonZeroU64,
     /// Timeout of the whole load of a version. After it, other loads continue.
     pub timeout_ms: NonZeroU64,
+    /// Folder for what loads find out and make, so that a restart is quick. Default: `cache` beside the file of the state;
+    /// none if the state is in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Maximum size of the optimised graphs in this folder, in MiB. 0 turns the folder off.
+    pub cache_mb: u64,
 }
 
 impl Default for RepositoryConfig {
@@ -79,6 +86,8 @@ impl Default for LoadingConfig {
             trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
             // Enough to read weights of some hundred GiB from a slow disk.
             timeout_ms: NonZeroU64::MIN.saturating_add(1_199_999),
+            cache: None,
+            cache_mb: 8192,
         }
     }
 }
@@ -110,6 +119,16 @@ impl LoadingConfig {
     /// [`LoadingConfig::timeout_ms`] as a duration.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.get())
+    }
+
+    /// Returns the folder for what loads find out and make, and the maximum size of the graphs in it, in bytes.
+    pub fn cache(&self, state: &StateUrl) -> Option<(PathBuf, u64)> {
+        let beside_the_state = || match state {
+            StateUrl::Memory => None,
+            StateUrl::Sqlite(file) => Some(file.parent().unwrap_or(Path::new("")).join("cache")),
+        };
+        let folder = self.cache.clone().or_else(beside_the_state)?;
+        (self.cache_mb > 0).then(|| (folder, self.cache_mb.saturating_mul(1 << 20)))
     }
 
     /// [`LoadingConfig::trial_memory_mb`] in bytes.

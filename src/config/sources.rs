@@ -99,6 +99,7 @@ impl Config {
             ("http", "api_keys_file"),
             ("feedback", "key"),
             ("loading", "trial_memory_mb"),
+            ("loading", "cache"),
             ("health", "stuck_after_ms"),
             ("health", "live_fails_after_ms"),
         ];

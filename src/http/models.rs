@@ -138,9 +138,9 @@ fn tensor_flow_view(served: &ServedVersion) -> TensorFlowVersion {
 /// Returns the description of a loaded version for a response.
 fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
     let (model, chain) = (served.pipeline().map(|pipeline| &pipeline.model), served.chain());
-    let intra_op_threads = match &served.work {
-        Work::Pipeline(pipeline) => Some(pipeline.intra_op_threads),
-        Work::Chain(_) => None,
+    let (intra_op_threads, sizing) = match &served.work {
+        Work::Pipeline(pipeline) => (Some(pipeline.intra_op_threads), pipeline.findings.sizing.as_ref()),
+        Work::Chain(_) => (None, None),
     };
     let tensors = |of: fn(&Signature) -> &[TensorSpec]| {
         model.map(|model| of(model.signature()).iter().map(tensor_view).collect()).unwrap_or_default()
@@ -153,6 +153,7 @@ fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
         provider: model.map(OnnxModel::provider),
         workers: model.map(OnnxModel::workers),
         intra_op_threads,
+        sizing: sizing.map(|sizing| sizing.reason.clone()),
         budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
         batching: model.map(|model| model.sharing().status()),
         steps: chain.into_iter().flat_map(|chain| &chain.steps).map(step_view).collect(),

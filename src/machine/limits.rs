@@ -1,7 +1,7 @@
 //! Memory and threads that the machine leaves to this process, according to its control groups (`cgroup` 1 and 2) and
 //! the kernel.
 //!
-//! A limit that cannot be read is ignored.
+//! A limit that cannot be read is ignored. Also describes the processor.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,30 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Describes the processor: its model and its instructions. Machines with the same description run the same code of ONNX
+/// Runtime. `None` if the system does not tell.
+pub fn processor() -> Option<String> {
+    const TELLING: [&str; 12] = [
+        "vendor_id",
+        "cpu family",
+        "model",
+        "model name",
+        "stepping",
+        "cache size",
+        "flags",
+        "CPU implementer",
+        "CPU architecture",
+        "CPU variant",
+        "CPU part",
+        "Features",
+    ];
+    let told = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let of_first = told.split("\n\n").next()?.lines().filter_map(|line| line.split_once(':'));
+    let telling = of_first.filter(|(name, _)| TELLING.contains(&name.trim()));
+    let lines: Vec<String> = telling.map(|(name, value)| format!("{}: {}", name.trim(), value.trim())).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
 
 /// Returns the memory limit of this process: the smaller of its control group's limit and the machine's memory.
 pub fn memory_limit() -> Option<u64> {

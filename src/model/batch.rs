@@ -34,8 +34,10 @@ pub struct BatchPolicy {
 /// Lengths of the rows that can be run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lengths {
-    /// Only rows of the same shape.
+    /// All rows have the same shape.
     Alike,
+    /// Rows of different shapes, of which only those of the same shape are run together. They take different times.
+    Varied,
     /// Rows of similar length; short rows are padded.
     Padded,
 }
@@ -45,6 +47,9 @@ pub const MAX_PADDING: f64 = 0.15;
 
 /// Assumed maximum length of a row, for a model whose rows are padded.
 const MAX_ROW: usize = 1 << 16;
+
+/// Assumed maximum number of elements of a row, for a model whose rows differ in shape.
+const MAX_ROW_ELEMENTS: usize = 1 << 24;
 
 /// Number of rows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,15 +178,17 @@ impl BatchPolicy {
     pub(super) fn most_size(self) -> usize {
         match self.lengths {
             Lengths::Alike => self.most_rows(),
+            Lengths::Varied => self.most_rows().saturating_mul(MAX_ROW_ELEMENTS),
             Lengths::Padded => self.most_rows().saturating_mul(MAX_ROW),
         }
     }
 
-    /// Size of a row of these inputs, in the unit of the service time: 1, or the row's length where rows differ in
-    /// length. The size of a run is the sum over its rows.
+    /// Size of a row of these inputs, in the unit of the service time: 1, or the row's elements or length where rows differ.
+    /// The size of a run is the sum over its rows.
     pub(super) fn row_size(self, inputs: &Tensors) -> usize {
         match self.lengths {
             Lengths::Alike => 1,
+            Lengths::Varied => inputs.row_elements().max(1),
             Lengths::Padded => inputs.row_length().max(1),
         }
     }
@@ -236,7 +243,7 @@ impl BatchPolicy {
     /// Returns true if these rows match the rows of the run in shape or length, so that they can join it.
     fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors, full_batch: usize) -> bool {
         match self.lengths {
-            Lengths::Alike => run.first.stacks_with(inputs),
+            Lengths::Alike | Lengths::Varied => run.first.stacks_with(inputs),
             Lengths::Padded => {
                 let with = run.with(self, rows, inputs);
                 self.max_elements.is_none_or(|most| with.rows * with.longest <= most.get())

@@ -46,6 +46,7 @@ mod runtime_libraries;
 mod service_time;
 mod session;
 mod sharing;
+mod sizing;
 mod waiting_line;
 mod warm_up;
 mod worker;
@@ -80,15 +81,16 @@ pub use self::row_shape::RowShape;
 use self::runner::Runner;
 pub use self::runtime_libraries::RuntimeLibraries;
 pub use self::service_time::{Line, ServiceTime};
-pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
+pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, OptimisedGraph, Session};
 pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
-pub use self::warm_up::{Stopwatch, measure, slow_run};
+pub use self::sizing::{MAX_CHOSEN_ROWS, MeasuredThreads, Sizing, threads_to_measure};
+pub use self::warm_up::{Stopwatch, measure, shortest_runs, sizes, slow_run};
 use self::worker::work;
 use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::{Dim, Signature, Tensors};
+use crate::tensor::{Signature, Tensors};
 
 /// A loaded version that takes requests.
 pub struct OnnxModel {
@@ -142,8 +144,7 @@ impl OnnxModel {
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
         recorder.set_batching(sharing.independence().name(), sharing.is_on());
-        let max_run =
-            if can_run_inline(&**loaded, config, sharing.policy()) { config.inline() } else { Duration::ZERO };
+        let max_run = if can_run_inline(&**loaded, config) { config.inline() } else { Duration::ZERO };
         let inline = InlineRuns { max_run, slots: Arc::clone(inline_slots) };
         let current: Vec<Arc<CurrentSession>> = sessions.iter().map(|_| Arc::default()).collect();
         let (shared, recorder_too) = (Arc::clone(&sharing), Arc::clone(recorder));
@@ -197,9 +198,15 @@ impl OnnxModel {
         &self.sharing
     }
 
-    /// Returns the typical duration of a run of this many rows, if any run was observed.
+    /// Returns the typical duration of a run of this many rows, if any run was observed; for rows that differ in length, that
+    /// of a run of the usual size.
     pub fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.queue.typical_run(rows)
+    }
+
+    /// Returns the line of the typical duration of a run by its size, if any run was observed.
+    pub fn typical_line(&self) -> Option<Line> {
+        self.queue.typical_line()
     }
 
     /// Returns the time for which all workers have been in their current runs; `None` if a worker is free.
@@ -273,15 +280,11 @@ fn run_inline(queue: &Queue, runners: &[Mutex<Runner>], run: InlineRun) {
     }
 }
 
-/// Returns true if short runs can be made on the thread of a request: they run on the processor, in this process, and
-/// their number of rows, or of tokens, tells how long they take.
-fn can_run_inline(loaded: &dyn LoadedModel, config: &SessionConfig, policy: BatchPolicy) -> bool {
-    let has_fixed_rows =
-        loaded.signature().inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))));
+/// Returns true if short runs can be made on the thread of a request: they run on the processor, in this process.
+fn can_run_inline(loaded: &dyn LoadedModel, config: &SessionConfig) -> bool {
     loaded.is_in_process()
         && loaded.provider() == Provider::Cpu
         && config.max_wait().is_zero()
-        && (has_fixed_rows || policy.lengths == Lengths::Padded)
         && config.inline() < MAX_RUN
 }
 

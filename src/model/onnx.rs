@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::values::{declared, from_value, run_failed, to_value};
 use super::row_layout::RowLayout;
 use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, library_version, remedy_for_missing_operator};
-use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
+use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, OptimisedGraph, Session};
 use crate::config::{Config, LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{Signature, Tensors};
@@ -122,6 +122,32 @@ impl OnnxRuntime {
         RuntimeLibraries { onnxruntime: self.library.clone(), operators: self.operators.to_vec() }
     }
 
+    /// Optimises a model, and writes the result to an empty folder.
+    pub(crate) fn optimise(
+        &self,
+        source: &dyn ModelSource,
+        config: &SessionConfig,
+        folder: &Path,
+    ) -> Result<OptimisedGraph, SetupError> {
+        let graph = OptimisedGraph::in_folder(folder);
+        // ONNX Runtime warns that the result suits this machine only.
+        let silent: LoggerFunction = Arc::new(|_, _, _, _, _| {});
+        let bytes = source.read()?;
+        let saved = || -> ort::Result<()> {
+            let mut builder = self
+                .builder(config, &silent)?
+                .with_optimized_model_path(graph.graph())?
+                .with_config_entry("session.optimized_model_external_initializers_file_name", OptimisedGraph::WEIGHTS)?
+                .with_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")?
+                // Weights as they are arranged for this processor, so that no session has to do it.
+                .with_config_entry("session.save_external_prepacked_constant_initializers", "1")?;
+            ep::CPU::default().with_arena_allocator(false).build().register(&mut builder)?;
+            commit(builder, None, &bytes).map(drop)
+        };
+        saved().map_err(|error| failed("optimising the model", &error))?;
+        Ok(graph)
+    }
+
     /// Returns a session builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig, logger: &LoggerFunction) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
@@ -132,8 +158,6 @@ impl OnnxRuntime {
             // spin, but only within a run.
             .with_intra_op_spinning(threads > 1)?
             .with_config_entry("session.force_spinning_stop", "1")?
-            // No file exists below this path, so a path in a model cannot lead to a file.
-            .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
             .with_logger(Arc::clone(logger))?
@@ -217,9 +241,8 @@ impl Engine for OnnxRuntime {
         let prepacked = PrepackedWeights::new();
         let logger = logger_of_version();
         let (builder, provider) = self.builder_with_provider(config, &logger)?;
-        let bytes = source.read()?;
         // The first session is opened here to read the signature; this also fills the weights that all sessions share.
-        let session = commit(builder, &prepacked, &bytes).map_err(|error| {
+        let session = open(builder, &prepacked, &*source)?.map_err(|error| {
             let message = first_line(&error);
             let remedy = remedy_for_missing_operator(&message).map_or_else(String::new, |remedy| format!("; {remedy}"));
             SetupError::Repository(format!("model.onnx cannot be loaded: {message}{remedy}"))
@@ -284,13 +307,34 @@ impl ThreadManager for ThreadSpawner {
 
 // ===== models =====
 
-/// Opens a session on the bytes of a model.
-fn commit(
+/// Opens a session on a model: on its optimised graph, or else on its bytes. The outer error is that of reading it.
+fn open(
     builder: SessionBuilder,
     prepacked: &PrepackedWeights,
+    source: &dyn ModelSource,
+) -> Result<ort::Result<ort::session::Session>, SetupError> {
+    match source.optimised() {
+        Some(optimised) => Ok(commit_optimised(builder, optimised)),
+        None => source.read().map(|bytes| commit(builder, Some(prepacked), &bytes)),
+    }
+}
+
+/// Opens a session on an optimised graph. ONNX Runtime maps the file of its weights, in the same folder, into memory.
+fn commit_optimised(builder: SessionBuilder, optimised: &OptimisedGraph) -> ort::Result<ort::session::Session> {
+    builder.with_optimization_level(GraphOptimizationLevel::Disable)?.commit_from_file(optimised.graph())
+}
+
+/// Opens a session on the bytes of a model.
+fn commit(
+    mut builder: SessionBuilder,
+    prepacked: Option<&PrepackedWeights>,
     bytes: &ModelBytes,
 ) -> ort::Result<ort::session::Session> {
-    let mut builder = builder.with_prepacked_weights(prepacked)?;
+    // No file exists below this path, so a path in a model cannot lead to a file.
+    builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?;
+    if let Some(prepacked) = prepacked {
+        builder = builder.with_prepacked_weights(prepacked)?;
+    }
     for (location, content) in &bytes.external {
         builder = builder.with_external_initializer_file_in_memory(location, Arc::clone(content))?;
     }
@@ -337,8 +381,7 @@ impl LoadedModel for LoadedOnnx {
             Some(session) => session,
             None => {
                 let (builder, _) = self.runtime.builder_with_provider(&self.config, &self.logger)?;
-                let bytes = self.source.read()?;
-                commit(builder, &self.prepacked, &bytes).map_err(|error| failed("opening a session", &error))?
+                open(builder, &self.prepacked, &*self.source)?.map_err(|error| failed("opening a session", &error))?
             }
         };
         let mut options = RunOptions::new().map_err(|error| failed("run options", &error))?;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
-use super::batch::{BatchPolicy, Next, plan};
+use super::batch::{BatchPolicy, Lengths, Next, plan};
 use super::current_session::CurrentSession;
 use super::inline::{InlineRun, InlineRuns, inline_batch};
 use super::inline_mode::InlineMode;
@@ -377,9 +377,20 @@ impl Queue {
         self.state.lock().full_batch
     }
 
-    /// Returns the typical duration of a run of this many rows, if it is known.
+    /// Returns the typical duration of a run of this many rows, if it is known; for rows that differ in length, that of a
+    /// run of the usual size.
     pub(super) fn typical_run(&self, rows: usize) -> Option<Duration> {
-        self.state.lock().service.typical(rows)
+        let state = self.state.lock();
+        let size = match self.sharing.policy().lengths {
+            Lengths::Alike => rows,
+            Lengths::Varied | Lengths::Padded => state.usual_size as usize,
+        };
+        state.service.typical(size)
+    }
+
+    /// Returns the line of the typical duration of a run, if it is known.
+    pub(super) fn typical_line(&self) -> Option<Line> {
+        self.state.lock().service.typical_line()
     }
 
     /// Returns true if another session is open and the queue is open.

@@ -28,8 +28,17 @@ pub struct RuntimeLibraries {
 pub struct OperatorLibrary {
     /// Path in the configuration, for messages.
     pub(super) path: PathBuf,
+    /// SHA-256 of its bytes.
+    sha256: Sha256,
     /// Path of the verified bytes, in this process and in its child processes.
     pub(super) verified: PathBuf,
+}
+
+impl RuntimeLibraries {
+    /// Returns the digests of the libraries with custom operators.
+    pub fn operator_digests(&self) -> Vec<Sha256> {
+        self.operators.iter().map(|library| library.sha256).collect()
+    }
 }
 
 impl OperatorLibrary {
@@ -47,7 +56,7 @@ impl OperatorLibrary {
             )));
         }
         let verified = sealed(&bytes).map_err(|error| wrong(format!("cannot be copied to memory: {error}")))?;
-        Ok(OperatorLibrary { path: path.clone(), verified })
+        Ok(OperatorLibrary { path: path.clone(), sha256: found, verified })
     }
 }
 

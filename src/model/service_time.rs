@@ -1,7 +1,7 @@
 //! Duration of a run by its number of rows, learned from earlier runs. Pure: no clock, no lock, no I/O.
 //!
-//! For rows that differ in length, such as texts, a "row" here is a token: a run of one long text takes
-//! as long as one of many short ones.
+//! For rows that differ in length, a "row" here is a token of a padded text, or an element of the inputs: a run of one long
+//! row takes as long as one of many short ones.
 //!
 //! The time of a run is modelled as a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
 //! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are grouped by the size of
@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Number of remembered runs of a class.
 const RECENT: usize = 7;
 
-/// Number of classes of batch sizes: 1, 2, 3–4, 5–8, … up to 65,536 rows.
-pub(super) const CLASSES: usize = 17;
+/// Number of classes of batch sizes: 1, 2, 3–4, 5–8, … up to 2³¹ rows.
+pub(super) const CLASSES: usize = 32;
 
 /// Number of other runs after which the weight of a class is halved.
 const HALF_LIFE: f64 = 64.0;

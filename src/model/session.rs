@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fmt::Debug;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Provider, SessionConfig};
@@ -27,6 +28,39 @@ pub trait ModelSource: Debug + Send + Sync {
     /// Returns the verified bytes. Called again when a session is opened later, so that the bytes need not be kept in
     /// memory.
     fn read(&self) -> Result<Arc<ModelBytes>, SetupError>;
+
+    /// Returns the same model after the engine has optimised it, if that was verified. The engine opens sessions on it
+    /// instead of the bytes.
+    fn optimised(&self) -> Option<&OptimisedGraph> {
+        None
+    }
+}
+
+/// A model after an engine has optimised it: its graph, and its weights as they are arranged for this processor, in files that
+/// only the engine has written. The engine may map them into memory, where all sessions share them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptimisedGraph {
+    folder: PathBuf,
+}
+
+impl OptimisedGraph {
+    /// The graph in this folder.
+    pub fn in_folder(folder: &Path) -> OptimisedGraph {
+        OptimisedGraph { folder: folder.to_owned() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// File of the graph.
+    pub(super) fn graph(&self) -> PathBuf {
+        self.folder.join("graph.onnx")
+    }
+
+    /// Name of the file of the weights, in the same folder.
+    pub(super) const WEIGHTS: &str = "weights.bin";
 }
 
 /// A model in memory.

@@ -84,7 +84,11 @@ impl Sharing {
         rows: Rows,
         bounds: ElementBounds,
     ) -> Sharing {
-        let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
+        let lengths = match rows.joining.padding {
+            Some(_) => Lengths::Padded,
+            None if signature.has_fixed_rows() => Lengths::Alike,
+            None => Lengths::Varied,
+        };
         let policy = |sharing| {
             let mut policy = BatchPolicy::new(signature, config, lengths, sharing, bounds);
             if rows.joining.outputs == RowOutputs::OfOneRow {

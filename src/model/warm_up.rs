@@ -24,6 +24,10 @@ const RUNS: usize = 3;
 /// Maximum number of runs for the duration of a slow run.
 const SLOW_RUNS: usize = 20;
 
+/// Maximum number of runs of each size of which the shortest counts. After a pause, the threads of a run take some runs to be
+/// as fast as under load.
+const SHORTEST_OF: usize = 200;
+
 /// Maximum time for the first `RUNS` runs of a slow model.
 const MAX_MEASURING: Duration = Duration::from_secs(3);
 
@@ -98,6 +102,42 @@ pub fn slow_run(session: &mut dyn Session, inputs: &Tensors, stopwatch: Stopwatc
     times.get((times.len() * 95).div_ceil(100) - 1).copied()
 }
 
+/// Returns the shortest of a few runs for each of these numbers of rows, in wall time. Other work of the machine makes runs
+/// longer, but hardly ever all of them. Leaves out sizes after `longest`, and from the first size at which the model fails.
+pub fn shortest_runs(
+    session: &mut dyn Session,
+    inputs: &dyn Fn(usize) -> Option<Tensors>,
+    rows: impl Iterator<Item = usize>,
+    longest: Duration,
+) -> Vec<(usize, Duration)> {
+    let begin = Instant::now();
+    let mut shortest = Vec::new();
+    for rows in rows {
+        let Some(inputs) = inputs(rows) else { break };
+        let of_size = Instant::now();
+        let mut best: Option<Duration> = None;
+        // The first run of a size makes its buffers.
+        for run in 0..=SHORTEST_OF {
+            let one = Instant::now();
+            if session.run(&inputs).is_err() {
+                return shortest;
+            }
+            let took = one.elapsed();
+            if run > 0 || took > longest / 4 {
+                best = Some(best.map_or(took, |best| best.min(took)));
+            }
+            if best.is_some() && of_size.elapsed() > longest / 8 {
+                break;
+            }
+        }
+        shortest.extend(best.map(|best| (rows, best)));
+        if begin.elapsed() > longest {
+            break;
+        }
+    }
+    shortest
+}
+
 impl Stopwatch {
     /// Time limit of measuring. A run that has begun is completed.
     fn time_limit(self) -> Duration {
@@ -124,7 +164,7 @@ fn processor_time() -> Duration {
 }
 
 /// Returns the numbers of rows to measure: `fewest`, doubled repeatedly, and `most`.
-fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
+pub fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
     let doubled = std::iter::successors(Some(fewest), |rows| rows.checked_mul(2));
     doubled.take_while(move |rows| *rows < most).chain((most >= fewest).then_some(most))
 }

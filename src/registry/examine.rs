@@ -71,8 +71,20 @@ impl OpenedVersion {
         remarks.extend(not_finite);
         let example = self.find_example(session, &warm_up);
         let row_outputs = asked.outputs;
-        let (bounds, budget_problem) = (None, None);
-        Ok(Findings { warm_up, independence, padding, row_outputs, bounds, slow_run, example, budget_problem, remarks })
+        let (bounds, sizing, graph_answers, budget_problem) = (None, None, None, None);
+        Ok(Findings {
+            warm_up,
+            independence,
+            padding,
+            row_outputs,
+            bounds,
+            slow_run,
+            sizing,
+            graph_answers,
+            example,
+            budget_problem,
+            remarks,
+        })
     }
 
     /// Measures runs of as few rows as possible, if the shape of real rows is known.

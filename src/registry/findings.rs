@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::budget_check::budget_problem;
 use crate::budget::LatencyBudget;
 use crate::config::Batching;
-use crate::model::{ElementBounds, Independence, RowShape, RunSharing, Values, run_sharing};
+use crate::identity::Sha256;
+use crate::model::{ElementBounds, Independence, RowShape, RunSharing, Sizing, Values, run_sharing};
 
 /// Maximum time for comparing rows that run alone and together. A trial may have less.
 pub const MAX_COMPARING: Duration = Duration::from_secs(10);
@@ -29,6 +30,11 @@ pub struct Findings {
     pub bounds: Option<ElementBounds>,
     /// Duration that 95% of the runs of the fewest rows take at most; `None` if the shape of real rows is not known.
     pub slow_run: Option<Duration>,
+    /// Numbers of workers, threads and rows that were chosen by measuring; `None` if there was nothing to choose, or nothing
+    /// could be measured.
+    pub sizing: Option<Sizing>,
+    /// Digest of the outputs for the first rows, if the optimised graph of the model is kept: it has the same.
+    pub graph_answers: Option<Sha256>,
     /// An instance that the version answered; `None` if none of those that were tried was answered.
     pub example: Option<Example>,
     /// The problem if a run takes too long for the budget, and its remedy.

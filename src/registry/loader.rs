@@ -14,6 +14,7 @@ use super::catalog::{ServedChain, ServedPipeline, ServedVersion, Work};
 use super::findings::{Findings, MAX_COMPARING, WarmUp, remedy};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
+use super::remembered::Tried;
 use super::run_limit::RunLimit;
 use super::trial::Trial;
 use crate::budget::StageCosts;
@@ -26,7 +27,7 @@ use crate::model::{
 };
 use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
-use crate::repository::{Fingerprint, FoundVersion, Manifest, Refusal, Store};
+use crate::repository::{Fingerprint, FoundVersion, Manifest, Refusal, Store, VerifiedVersion};
 
 /// Loads versions. They all share one engine, stages and a monitor.
 #[derive(Debug)]
@@ -111,26 +112,18 @@ impl Loader {
     }
 
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedModel, Refusal> {
-        let check_threads = || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
-        check_threads()?;
+        let check_threads = |threads| check_threads(threads, available_cores(), machine::threads_left());
+        check_threads(order.config.model.threads())?;
         progress(LoadStep::Verifying);
         let found = FoundVersion::find(&self.store.materialise(&order.model, order.version)?)?;
-        found.check_digests()?;
-        let found_before = match &self.trial {
-            Some(trial) => {
-                progress(LoadStep::Trying);
-                Some(trial.run(order, &found)?)
-            }
-            None => None,
-        };
+        let tried = Tried::of(self.trial.as_ref(), order, &found, progress)?;
         progress(LoadStep::Opening);
+        let order = &order.sized(tried.findings.as_ref().and_then(|findings| findings.sizing.as_ref()));
         // Other loads may have started their threads meanwhile.
-        check_threads()?;
-        // Reads the model into memory only now: one that is too large or invalid has been refused before.
-        let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
-        let mut first = opened.session()?;
+        check_threads(order.config.model.threads())?;
+        let (opened, mut first) = self.open(order, found, &tried)?;
         // These runs have a timeout too: a run that ended in the trial may hang here by chance.
-        let mut findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
+        let mut findings = self.run_limit.end_in_time(&mut *first, |session| match tried.findings {
             Some(findings) => {
                 opened.warm_up(session, &findings.warm_up)?;
                 opened.check_golden(session)?;
@@ -149,12 +142,51 @@ impl Loader {
             WarmUp::Ran(_) | WarmUp::Failed { .. } => ServiceTime::default(),
         };
         let mut sessions = vec![first];
-        while sessions.len() < order.config.model.threads().workers.get() {
+        while sessions.len() < opened.threads().workers.get() {
             let mut session = opened.session()?;
             self.run_limit.end_in_time(&mut *session, |session| opened.warm_up(session, &findings.warm_up))??;
             sessions.push(session);
         }
         Ok(PreparedModel { opened, sessions, service, findings, took: Duration::ZERO })
+    }
+
+    /// Opens a version with its first session, on the kept graph of its model if that answers as it did.
+    fn open(
+        &self,
+        order: &LoadOrder,
+        found: FoundVersion,
+        tried: &Tried,
+    ) -> Result<(OpenedVersion, Box<dyn Session>), Refusal> {
+        let open = |verified: VerifiedVersion| -> Result<_, Refusal> {
+            let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, verified)?;
+            let session = opened.session()?;
+            Ok((opened, session))
+        };
+        let (Some(kept), Some(findings)) = (&tried.graph, &tried.findings) else {
+            // Reads the model into memory only now: one that is too large or invalid has been refused before.
+            return open(found.read()?);
+        };
+        let (verified, is_intact) = std::thread::scope(|scope| {
+            let check = scope.spawn(|| kept.is_intact());
+            (found.clone().read(), check.join().unwrap_or(false))
+        });
+        let mut verified = verified?;
+        if !is_intact {
+            tried.forget(self.trial.as_ref(), order, "it is damaged");
+            return open(verified);
+        }
+        verified.optimised = Some(kept.graph.clone());
+        let opened = open(verified).and_then(|(opened, mut session)| {
+            let answers = |session: &mut dyn Session| opened.answers(session, &findings.warm_up);
+            let answers = self.run_limit.end_in_time(&mut *session, answers)?;
+            Ok((opened, session, answers))
+        });
+        match opened {
+            Ok((opened, session, answers)) if answers == findings.graph_answers => return Ok((opened, session)),
+            Ok(_) => tried.forget(self.trial.as_ref(), order, "its answers differ from those of the trial"),
+            Err(refusal) => tried.forget(self.trial.as_ref(), order, &refusal.message),
+        }
+        open(found.read()?)
     }
 
     /// Starts the workers. Must not be called on a thread of low priority, because workers inherit the priority.
@@ -228,7 +260,8 @@ impl Loader {
         let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);
         let sharing = Arc::new(opened.sharing(&findings));
-        let settings = ModelSettings { session: &config.model, budget: &config.budget, sharing };
+        let (intra_op_threads, settings) = (opened.threads().intra_op.get(), &opened.config().model);
+        let settings = ModelSettings { session: settings, budget: &config.budget, sharing };
         let thread_name = format!("{name}-{version}");
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.inline_slots)?;
@@ -236,7 +269,6 @@ impl Loader {
         let example = findings.example.take().map(|example| RawValue::from_string(example.instance));
         let example = example.transpose().map_err(Error::internal)?;
         let (verified, stages) = opened.into_pipeline(model);
-        let intra_op_threads = config.model.threads().intra_op.get();
         let served = ServedVersion {
             model: name.clone(),
             version,
@@ -330,7 +362,7 @@ fn tell_of(served: &ServedVersion, ServedPipeline { stages, findings, .. }: &Ser
     if let Some(problem) = &findings.budget_problem {
         tracing::warn!(%model, %version, "{problem}");
     }
-    for remark in &findings.remarks {
+    for remark in findings.sizing.iter().map(|sizing| &sizing.reason).chain(&findings.remarks) {
         tracing::info!(%model, %version, "{remark}");
     }
 }

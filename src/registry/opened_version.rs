@@ -10,12 +10,13 @@ use super::findings::{Findings, FirstRows, WarmUp};
 use super::load_order::LoadOrder;
 use super::load_problem::load_problem;
 use crate::budget::{Deadline, LatencyBudget};
-use crate::config::{Isolation, ModelConfig};
+use crate::config::{Isolation, ModelConfig, Threads};
 use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::shown;
 use crate::model::{
-    ElementBounds, Engine, Independence, Joining, LoadedModel, RowOutputs, Rows, Session, Sharing, can_be_padded,
+    ElementBounds, Engine, Independence, Joining, LoadedModel, OptimisedGraph, RowOutputs, Rows, Session, Sharing,
+    can_be_padded,
 };
 use crate::pipeline::{
     Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
@@ -66,6 +67,26 @@ impl OpenedVersion {
         let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
         let padding = preprocessor.padding().filter(|_| can_be_padded(loaded.signature()));
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
+    }
+
+    /// Opens the model again, with other numbers of workers and threads.
+    pub(super) fn reopen(&mut self, engine: &dyn Engine, order: &LoadOrder) -> Result<(), Refusal> {
+        let source = self.verified.source();
+        let loaded = engine.load(source, &order.config.model);
+        self.loaded = loaded.map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
+        self.order = order.clone();
+        Ok(())
+    }
+
+    /// Opens the model again, on an optimised graph or on its file.
+    pub(super) fn open_on(&mut self, engine: &dyn Engine, graph: Option<OptimisedGraph>) -> Result<(), Refusal> {
+        self.verified.optimised = graph;
+        self.reopen(engine, &self.order.clone())
+    }
+
+    /// Returns the number of workers, and of the threads of each.
+    pub(super) fn threads(&self) -> Threads {
+        self.order.config.model.threads()
     }
 
     /// Returns the latency budget of a request.

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::findings::{Findings, MAX_COMPARING};
+use super::load_cache::LoadCache;
 use super::load_order::{LoadOrder, Pace};
 use super::opened_version::OpenedVersion;
+use super::sized_version::{SESSION_MEMORY, most_workers};
 use crate::config::{ModelConfig, Provider, SessionPlace, own_variables};
 use crate::error::{Error, LoadFault, Result, is_about_memory};
 use crate::identity::{ModelName, Version};
@@ -56,6 +58,8 @@ pub struct Trial {
     /// Memory limit in bytes; `None` for a limit that depends on the size of the model.
     pub memory: Option<u64>,
     pub timeout: Duration,
+    /// What earlier trials have found out and made; `None` if nothing is remembered.
+    pub cache: Option<Arc<LoadCache>>,
 }
 
 /// Limit of the memory of a trial.
@@ -77,8 +81,19 @@ struct TrialOrder {
     folder: PathBuf,
     libraries: RuntimeLibraries,
     memory: Option<u64>,
+    graph: Option<GraphOrder>,
     /// Maximum time for comparing rows that run alone and together.
     comparing: Duration,
+}
+
+/// Order to compare the answers of the model's optimised graph with those of the model's file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GraphOrder {
+    /// The graph in this folder.
+    Open(PathBuf),
+    /// A graph that is made in this empty folder.
+    Make(PathBuf),
 }
 
 /// Answer of the child, on its standard output.
@@ -90,9 +105,24 @@ enum Verdict {
 }
 
 impl Trial {
+    /// Describes the limits, which the findings depend on.
+    pub(super) fn limits(&self) -> String {
+        format!("{:?} {:?}", self.memory, self.timeout)
+    }
+
     /// Loads a version in a child process, and returns its findings.
     pub fn run(&self, order: &LoadOrder, found: &FoundVersion) -> Result<Findings, Refusal> {
-        let memory = self.memory(&order.config, found);
+        self.run_with_graph(order, found, None)
+    }
+
+    /// The same; in addition, compares the answers of the model's optimised graph.
+    pub(super) fn run_with_graph(
+        &self,
+        order: &LoadOrder,
+        found: &FoundVersion,
+        graph: Option<GraphOrder>,
+    ) -> Result<Findings, Refusal> {
+        let memory = self.memory(&order.config, found, graph.is_some());
         let trial_order = TrialOrder {
             model: order.model.clone(),
             version: order.version,
@@ -101,6 +131,7 @@ impl Trial {
             folder: found.folder().to_owned(),
             libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
+            graph,
             comparing: MAX_COMPARING.min(self.timeout / 5),
         };
         let begin = Instant::now();
@@ -161,12 +192,14 @@ impl Trial {
     }
 
     /// Returns the memory limit; `None` with a GPU, whose driver maps far more memory than it uses.
-    fn memory(&self, config: &ModelConfig, found: &FoundVersion) -> Option<TrialMemory> {
+    fn memory(&self, config: &ModelConfig, found: &FoundVersion, with_graph: bool) -> Option<TrialMemory> {
         match self.memory {
             Some(bytes) => Some(TrialMemory { bytes, wanted: bytes }),
             None if config.model.providers.contains(&Provider::Cuda) => None,
             None => {
-                let copies = 3 + config.model.threads().workers.get() as u64;
+                let of_graph = if with_graph { GRAPH_MEMORY } else { 0 };
+                let of_workers = SESSION_MEMORY * most_workers(&config.model, found.size()).get() as u64;
+                let copies = 3 + of_workers + of_graph;
                 let wanted = BASE_MEMORY.saturating_add(found.size().saturating_mul(copies));
                 let bytes = machine::available_memory().map_or(wanted, |available| wanted.min(available));
                 Some(TrialMemory { bytes, wanted })
@@ -174,6 +207,9 @@ impl Trial {
         }
     }
 }
+
+/// Memory for making and opening an optimised graph, in multiples of the size of the model.
+const GRAPH_MEMORY: u64 = 4;
 
 /// A child process that does not outlive the trial.
 struct Running(Child);
@@ -252,7 +288,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 }
 
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
-    let comparing = order.comparing;
+    let (comparing, graph) = (order.comparing, order.graph);
     let runtime = OnnxRuntime::of_server(order.libraries).map_err(Refusal::of(LoadFault::Internal))?;
     let found = FoundVersion::find(&order.folder)?;
     let order = LoadOrder {
@@ -263,11 +299,15 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         place: SessionPlace::Server,
         pace: Pace::Full,
     };
-    let opened = OpenedVersion::open(&runtime, stages, &order, found.read()?)?;
+    let size = found.size();
+    let (mut opened, sizing) = OpenedVersion::open_sized(&runtime, stages, &order, found.read()?, size)?;
     let mut first = opened.session()?;
-    let mut findings = opened.examine(&mut *first, comparing)?;
+    let mut findings = Findings { sizing, ..opened.examine(&mut *first, comparing)? };
+    if let Some(graph) = graph {
+        findings.graph_answers = opened.prove_graph(&runtime, graph, &mut *first, &findings.warm_up)?;
+    }
     // Opens as many sessions as the server, all at the same time, to check that memory and threads suffice.
-    let workers = order.config.model.threads().workers.get() as u64;
+    let workers = opened.threads().workers.get() as u64;
     let mut others = Vec::new();
     while (1 + others.len() as u64) < workers {
         let mut session = opened.session()?;

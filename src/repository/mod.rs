@@ -43,7 +43,7 @@ mod zip_map;
 use std::sync::Arc;
 
 pub use self::file_kind::{FileKind, START_BYTES};
-pub use self::files::list as files_in;
+pub use self::files::{digest as digest_of_file, list as files_in};
 pub use self::fingerprint::Fingerprint;
 pub use self::golden::{DEFAULT_TOLERANCE, Differences, Golden};
 pub use self::layout::{CONFIG_FILE, FolderProblem, Found, FoundModel, model_in_folder, next_version};

@@ -22,7 +22,7 @@ use super::zip_map;
 use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::{Sha256, shown};
 use crate::machine;
-use crate::model::{ModelBytes, ModelSource};
+use crate::model::{ModelBytes, ModelSource, OptimisedGraph};
 use crate::monitor::Baseline;
 use crate::pipeline::{ModelClasses, VersionFiles};
 
@@ -30,7 +30,7 @@ use crate::pipeline::{ModelClasses, VersionFiles};
 const MAX_SIDE_FILE: u64 = 1 << 28;
 
 /// A version whose files have the names that its manifest lists. Only the manifest has been read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FoundVersion {
     folder: PathBuf,
     manifest: Manifest,
@@ -56,6 +56,8 @@ pub struct VerifiedVersion {
     pub bytes: Arc<ModelBytes>,
     /// The class names in the model's file.
     pub classes: ModelClasses,
+    /// The model after ONNX Runtime has optimised it, if it is at hand. Sessions are opened on it instead of the bytes.
+    pub optimised: Option<OptimisedGraph>,
     /// The model's inputs whose number of dimensions its file does not give.
     pub inputs_of_unknown_rank: Vec<String>,
     /// Folder of the files.
@@ -76,7 +78,16 @@ impl FoundVersion {
 
     /// Compares the digest of every file with the manifest. Reads in pieces and keeps nothing.
     pub fn check_digests(&self) -> Result<(), Refusal> {
-        self.found.iter().try_for_each(|(name, path)| {
+        self.check_digests_of(|_| true)
+    }
+
+    /// The same for all files but the model, which [`FoundVersion::read`] verifies.
+    pub fn check_other_digests(&self) -> Result<(), Refusal> {
+        self.check_digests_of(|name| name.as_str() != MODEL_FILE)
+    }
+
+    fn check_digests_of(&self, is_checked: impl Fn(&FilePath) -> bool) -> Result<(), Refusal> {
+        self.found.iter().filter(|(name, _)| is_checked(name)).try_for_each(|(name, path)| {
             let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
             compare_digest(name.as_str(), digest, &self.manifest)
                 .map_err(|refusal| named_by_kind(name.as_str(), FileKind::of_file(path).ok().flatten(), refusal))
@@ -96,6 +107,17 @@ impl FoundVersion {
     /// Returns the size of all files together, in bytes.
     pub fn size(&self) -> u64 {
         self.found.values().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Returns the size and the digest of the files that determine what the model computes: all but the examples and the
+    /// baseline.
+    pub fn model_files(&self) -> (u64, Sha256) {
+        let is_model = |name: &FilePath| !matches!(name.as_str(), GOLDEN_FILE | BASELINE_FILE);
+        let sizes = self.found.iter().filter(|(name, _)| is_model(name));
+        let size = sizes.filter_map(|(_, path)| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
+        let files = self.manifest.files.iter().filter(|(name, _)| is_model(name));
+        let files = files.map(|(name, digest)| (name.clone(), *digest)).collect();
+        (size, Manifest::of(files).identity())
     }
 
     /// Reads the files that are loaded, and verifies the bytes that were read.
@@ -136,6 +158,7 @@ impl FoundVersion {
             baseline: baseline.map(Arc::new),
             golden,
             classes: class_names::read(&parsed),
+            optimised: None,
             inputs_of_unknown_rank: onnx_file::inputs_of_unknown_rank(&parsed),
             bytes: Arc::new(ModelBytes { model, external: external.into_iter().collect() }),
             folder,
@@ -157,6 +180,7 @@ impl VerifiedVersion {
         Arc::new(VersionFolder {
             folder: self.folder.clone(),
             identity: self.identity,
+            optimised: self.optimised.clone(),
             bytes: Mutex::new(Arc::downgrade(&self.bytes)),
         })
     }
@@ -313,6 +337,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
 struct VersionFolder {
     folder: PathBuf,
     identity: Sha256,
+    optimised: Option<OptimisedGraph>,
     bytes: Mutex<Weak<ModelBytes>>,
 }
 
@@ -328,6 +353,10 @@ impl ModelSource for VersionFolder {
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)
+    }
+
+    fn optimised(&self) -> Option<&OptimisedGraph> {
+        self.optimised.as_ref()
     }
 }
 

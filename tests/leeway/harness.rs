@@ -51,6 +51,7 @@ pub(crate) fn trial(config: &Config) -> Trial {
         libraries: runtime.libraries(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
+        cache: None,
     }
 }
 

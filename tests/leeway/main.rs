@@ -62,6 +62,7 @@ mod protocol_buffers;
 mod proxies;
 mod python;
 mod release;
+mod remembered;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]

@@ -63,6 +63,30 @@ fn plan_takes_what_fits_from_the_oldest_on() {
     check(BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) }, &[(1, 4), (1, 4), (1, 4)], &[(0, 1), (1, 1)]);
 }
 
+/// 1 ms per element: of rows that differ in shape, long ones take longer.
+#[test]
+fn the_time_of_rows_of_other_shapes_follows_their_elements() {
+    let now = Instant::now();
+    let (short, long) = (request(1, 4), request(1, 8));
+    let candidate = |inputs, finish_in_ms| Candidate {
+        rows: 1,
+        inputs,
+        entered: now,
+        finish_by: Some(now + Duration::from_millis(finish_in_ms)),
+    };
+    let varied = BatchPolicy { lengths: Lengths::Varied, ..up_to(8) };
+    let planned = |waiting: &[(&Tensors, u64)]| {
+        let waiting = waiting.iter().map(|(inputs, finish_in_ms)| candidate(*inputs, *finish_in_ms));
+        plan(now, waiting.collect::<Vec<_>>().into_iter(), varied, 1000, Some(Line { a: 0.001, b: 0.0 }))
+    };
+    let run = |shares: &[usize]| Next::Run(shares.iter().map(|&index| Share { index, rows: 1 }).collect());
+    assert_eq!(planned(&[(&short, 5), (&long, 5)]), Plan { hopeless: vec![1], next: run(&[0]) });
+    assert_eq!(planned(&[(&long, 17), (&short, 90), (&long, 17)]), Plan { hopeless: vec![], next: run(&[0, 2]) });
+    // A full batch of 20 elements has two long rows, or five short ones.
+    assert_eq!((varied.limit(&long, 20), varied.limit(&short, 20)), (2, 5));
+    assert_eq!((varied.row_size(&long), up_to(8).row_size(&long)), (8, 1));
+}
+
 /// 1 ms per row; the second request has to end within 3.5 ms, the third could not be in time even alone.
 #[test]
 fn a_batch_is_no_larger_than_its_deadlines_allow() {

@@ -10,15 +10,15 @@ use crate::model::admission::{Admission, Backlog, Priority, admit, turn};
 use crate::model::batch::Lengths;
 
 impl Queue {
-    /// Expected size of a full batch, for a request of size `size` of which one run takes at most `most`. If short rows
-    /// are padded, this is the usual size of the last batches (at least `size`), because a batch full of long rows is
+    /// Expected size of a full batch, for a request of size `size` of which one run takes at most `most`. If rows
+    /// differ in length, this is the usual size of the last batches (at least `size`), because a batch full of long rows is
     /// rare. If every request is a run of its own, this is the mean size of the waiting requests and this one.
     pub(super) fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
         let policy = self.sharing.policy();
         match policy.lengths {
             _ if policy.keeps_requests_whole() => (state.line.size() + size).div_ceil(state.line.len() + 1),
             Lengths::Alike => most,
-            Lengths::Padded => most.min(size.max(state.usual_size as usize)),
+            Lengths::Varied | Lengths::Padded => most.min(size.max(state.usual_size as usize)),
         }
     }
 
