@@ -70,7 +70,7 @@ bench-predict: build ## leeway predict for 1,000,000 rows of CSV and Parquet, be
 bench-python: build ## Texts and images beside FastAPI, PyTorch and Pillow (installs them and oha into .bench)
 	$(CARGO) bench --locked --bench against_python
 
-bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Runtime (installs oha into .bench)
+bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Runtime; starts of a large model (after bench-peers; installs oha into .bench)
 	$(CARGO) build --locked --release --example bare_loop
 	$(CARGO) bench --locked --bench footprint
 

@@ -4,15 +4,19 @@
 //!
 //! The bare runtime is `benches/bare_loop.rs`: it loads the library and the model and runs it. `LEEWAY_BENCH_ROUNDS`
 //! and `LEEWAY_BENCH_SECONDS` set the duration. Linux only: memory is read from `/proc`.
+//!
+//! The last part starts a server with a model of 403 MB, again and again. The model is made by Python, with the packages of
+//! `make bench-peers`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use leeway::repository::FoundVersion;
 use leeway_testkit::{
     Load, OHA, Repository, Server, TENSOR_STAGES, checkout, example, median, number_from, oha, onnxruntime, shipped,
     summarize, test_model, workshop,
@@ -68,6 +72,42 @@ fn main() {
     println!("ready: from the start of `leeway serve` until /readyz answers 200; no trial: with loading.trial = false");
     println!("after load: after {time:?} of load on 64 connections; more: difference from bare without the arena");
     idle_connections();
+    large_model(rounds);
+}
+
+/// Starts with a large model: the first time, and again when its graph is kept; and memory with one and two versions.
+fn large_model(rounds: usize) {
+    let file = workshop().join("large.onnx");
+    if !file.exists() {
+        let mut make = Command::new(workshop().join("peers/bin/python"));
+        make.arg(checkout().join("benches/python/peers/make_large.py")).arg(&file);
+        assert!(make.status().is_ok_and(|status| status.success()), "run `make bench-peers` first: {make:?}");
+    }
+    let repository = Repository::in_workshop("footprint-large")
+        .with_version("large", 1, &file, &[])
+        .with_config("large", &format!("{TENSOR_STAGES}[budget]\ntotal_ms = 60000\n"));
+    let state = tempfile::tempdir_in(workshop()).unwrap();
+    let url = format!("sqlite:{}", state.path().join("leeway.db").display());
+    let start = |models: &Path, url: &str| {
+        let begin = Instant::now();
+        let server = Server::measured(models, &[("LEEWAY_STATE__URL", url)]).ready();
+        (milliseconds(begin), server)
+    };
+    let read = || {
+        let begin = Instant::now();
+        FoundVersion::find(&repository.version("large", 1)).unwrap().check_digests().unwrap();
+        milliseconds(begin)
+    };
+    let read = median((0..rounds).map(|_| read()));
+    let forgotten = median((0..rounds).map(|_| start(repository.path(), "memory").0));
+    let (first, _) = start(repository.path(), &url);
+    let again = median((0..rounds).map(|_| start(repository.path(), &url).0));
+    let one = start(repository.path(), &url).1.proportional_memory();
+    repository.add_file("large", 2, &file);
+    let two = start(repository.path(), &url).1.proportional_memory();
+    println!("\nA model of 403 MB: its file is read and hashed in {read:.0} ms");
+    println!("ready: {forgotten:.0} ms without a cache, {first:.0} ms the first time with one, {again:.0} ms again");
+    println!("memory: {one:.0} MiB with one version, {two:.0} MiB with two that have the same weights");
 }
 
 fn idle_connections() {

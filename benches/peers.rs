@@ -114,7 +114,9 @@ fn succeed(command: &mut Command) {
 fn compare(peers: &[Peer], body: &Path, rounds: usize, seconds: u64) {
     println!("| connections | server | requests/s | P50, ms | P99, ms | Leeway / it |\n|---|---|---|---|---|---|");
     for connections in CONNECTIONS {
-        peers.iter().for_each(|peer| drop(peer.measure(body, connections, 1)));
+        for peer in peers {
+            peer.measure(body, connections, 1);
+        }
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); peers.len()];
         for round in 0..rounds {
             let order: Vec<usize> =

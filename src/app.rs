@@ -26,8 +26,8 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, InlineSlots, OnnxModel};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, LoadCache, Loader, RunLimit, Trial};
-use crate::repository;
+use crate::registry::{Catalog, Loader, RunLimit, Trial};
+use crate::repository::{self, LoadCache};
 use crate::state::{self, State};
 
 /// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.

@@ -35,6 +35,12 @@ pub fn processor() -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// Returns the bytes that are free for this process in the file system of a folder.
+pub fn free_disk(folder: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(folder)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Returns the memory limit of this process: the smaller of its control group's limit and the machine's memory.
 pub fn memory_limit() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_limit());

@@ -7,8 +7,8 @@ mod limits;
 mod process;
 
 pub use self::limits::{
-    MemoryBefore, available_memory, limit_data, memory_left_in_group, memory_limit, processor, reset_peak_memory,
-    threads_left,
+    MemoryBefore, available_memory, free_disk, limit_data, memory_left_in_group, memory_limit, processor,
+    reset_peak_memory, threads_left,
 };
 pub use self::process::{
     confine_this_process, describe_end, end_this_process, forbid_core_dumps, give_way, lower_priority_of_this_thread,

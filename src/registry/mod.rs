@@ -3,7 +3,7 @@
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
 //!   `load_problem.rs` has the reasons for which ONNX Runtime cannot load a model.
 //! - `trial.rs` tries a version out in another process, before the server touches it. `remembered.rs` does not, if an earlier
-//!   start has done it; `load_cache.rs` keeps the findings and the optimised graphs.
+//!   start has done it.
 //! - `opened_version.rs` is a version with its stages; `first_run.rs` finds rows that it runs on, `sized_version.rs` measures
 //!   how many workers, threads and rows suit it, `examine.rs` compares its answers, `example.rs` finds an example that it
 //!   answers, and `findings.rs` has the result. `budget_check.rs` compares the duration of a run with the budget.
@@ -23,7 +23,6 @@ mod examine;
 mod example;
 mod findings;
 mod first_run;
-mod load_cache;
 mod load_order;
 mod load_problem;
 mod loader;
@@ -39,7 +38,6 @@ pub use self::catalog::{Catalog, ServedChain, ServedModel, ServedPipeline, Serve
 pub use self::chain_interface::{ChainInterface, Interface};
 pub use self::chain_problem::{ChainProblem, chain_problems};
 pub use self::findings::{Attempt, Example, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
-pub use self::load_cache::LoadCache;
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::load_problem::load_problem;
 pub use self::loader::{Loader, PreparedVersion};

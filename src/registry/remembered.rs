@@ -1,17 +1,21 @@
 //! Tries a version out, unless an earlier start has done it: the findings and the optimised graph are remembered
-//! (`load_cache.rs`).
+//! (`repository/load_cache.rs`).
 
 use super::findings::{Findings, WarmUp};
-use super::load_cache::{GraphStaging, KeptGraph, Key};
 use super::load_order::{LoadOrder, LoadStep};
 use super::opened_version::OpenedVersion;
 use super::trial::{GraphOrder, Trial};
 use crate::config::{Provider, SessionPlace};
 use crate::error::Result;
 use crate::identity::Sha256;
+use crate::machine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{OptimisedGraph, Session};
-use crate::repository::{FoundVersion, Refusal};
+use crate::repository::{CacheKey, FoundVersion, GraphStaging, KeptGraph, LoadCache, Refusal};
+
+/// Minimum size of a model whose graph is kept, in bytes. Smaller models are optimised in less time than their graph is
+/// verified.
+const MIN_MODEL: u64 = 16 << 20;
 
 /// What is known of a version before the server opens it.
 #[derive(Debug, Default)]
@@ -21,7 +25,7 @@ pub(super) struct Tried {
     /// Its optimised graph, if one is kept.
     pub(super) graph: Option<KeptGraph>,
     /// Key of the findings, if they are remembered.
-    key: Option<Key>,
+    key: Option<CacheKey>,
 }
 
 impl Tried {
@@ -39,10 +43,10 @@ impl Tried {
             progress(LoadStep::Trying);
             return Ok(Tried { findings: Some(trial.run(order, found)?), ..Tried::default() });
         };
-        let key = cache.key_of_trial(order, found, &trial.limits());
-        let has_graph = order.place == SessionPlace::Server && order.config.model.providers == [Provider::Cpu];
-        let key_of_graph = if has_graph { cache.key_of_graph(found) } else { None };
-        if let Some(findings) = key.and_then(|key| cache.findings(key)) {
+        let key = key_of_trial(trial, cache, order, found);
+        let key_of_graph = key_of_graph(cache, order, found);
+        let findings = key.and_then(|key| serde_json::from_slice::<Findings>(&cache.findings(key)?).ok());
+        if let Some(findings) = findings {
             let graph = key_of_graph.filter(|_| findings.graph_answers.is_some()).and_then(|key| cache.graph(key));
             if graph.is_some() == findings.graph_answers.is_some() {
                 tracing::info!(
@@ -58,7 +62,7 @@ impl Tried {
         let graph = key_of_graph.and_then(|key| cache.graph(key)).filter(KeptGraph::is_intact);
         progress(LoadStep::Trying);
         let staging: Option<GraphStaging> =
-            if graph.is_none() { key_of_graph.and_then(|_| cache.stage_graph()) } else { None };
+            if graph.is_none() { key_of_graph.and_then(|_| cache.stage_graph(found.model_files().0)) } else { None };
         let graph_order = match (&graph, &staging) {
             (Some(graph), _) => Some(GraphOrder::Open(graph.folder())),
             (None, Some(staging)) => Some(GraphOrder::Make(staging.path().to_owned())),
@@ -73,8 +77,8 @@ impl Tried {
         if graph.is_none() {
             findings.graph_answers = None;
         }
-        if let Some(key) = key {
-            cache.keep_findings(key, &findings);
+        if let (Some(key), Ok(text)) = (key, serde_json::to_vec(&findings)) {
+            cache.keep_findings(key, &text);
         }
         Ok(Tried { findings: Some(findings), graph, key })
     }
@@ -93,6 +97,23 @@ impl Tried {
             cache.forget_findings(key);
         }
     }
+}
+
+/// Returns the key of the findings of a trial, which depend on the settings and on all files of the version.
+fn key_of_trial(trial: &Trial, cache: &LoadCache, order: &LoadOrder, found: &FoundVersion) -> Option<CacheKey> {
+    let identity = found.manifest().identity().to_string();
+    let config = serde_json::to_string(&*order.config).ok()?;
+    let memory = machine::memory_limit().unwrap_or_default().to_string();
+    Some(cache.key(&["trial", &identity, &config, &trial.limits(), &memory]))
+}
+
+/// Returns the key of the graph of a version's model, which depends on the model and its weights only. `None` if no graph is
+/// kept: the model is small, or does not run on the processor in the server's process.
+fn key_of_graph(cache: &LoadCache, order: &LoadOrder, found: &FoundVersion) -> Option<CacheKey> {
+    let (size, digest) = found.model_files();
+    let is_kept =
+        size >= MIN_MODEL && order.place == SessionPlace::Server && order.config.model.providers == [Provider::Cpu];
+    is_kept.then(|| cache.key(&["graph", &digest.to_string()]))
 }
 
 impl OpenedVersion {

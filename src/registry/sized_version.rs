@@ -19,7 +19,7 @@ use crate::pipeline::Stages;
 use crate::repository::{Refusal, VerifiedVersion};
 
 /// Maximum time for the runs with one number of threads. A run that has begun is completed.
-const MAX_MEASURING: Duration = Duration::from_millis(400);
+const MAX_MEASURING: Duration = Duration::from_millis(240);
 
 /// Memory of a session, in multiples of the size of its model: its weights, and these arranged for the processor.
 pub(super) const SESSION_MEMORY: u64 = 2;

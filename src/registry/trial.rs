@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::findings::{Findings, MAX_COMPARING};
-use super::load_cache::LoadCache;
 use super::load_order::{LoadOrder, Pace};
 use super::opened_version::OpenedVersion;
 use super::sized_version::{SESSION_MEMORY, most_workers};
@@ -27,6 +26,7 @@ use crate::model::RuntimeLibraries;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::repository::FoundVersion;
+use crate::repository::LoadCache;
 use crate::repository::Refusal;
 
 /// The subcommand of the program that is started for a trial.

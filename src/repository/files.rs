@@ -58,7 +58,7 @@ pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) 
 }
 
 /// Returns the digest of a file, read in pieces.
-pub fn digest(path: &Path) -> io::Result<Sha256> {
+pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
     let mut file = open(path)?;
     let mut digest = sha2::Sha256::new();
     let mut chunk = vec![0; 1 << 18];

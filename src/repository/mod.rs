@@ -11,6 +11,7 @@
 //!   it, `zip_map.rs` replaces outputs of maps by tensors, and `narrow_types.rs` converts inputs and outputs of narrow
 //!   types.
 //! - `file_kind.rs` recognises files that stand in the place of another, such as pointers of Git LFS.
+//! - `load_cache.rs` keeps what loads have found out and made, in a folder of its own beside the state.
 //! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
 //!   hold.
@@ -27,6 +28,7 @@ mod fingerprint;
 pub(crate) mod fuzzing;
 mod golden;
 mod layout;
+mod load_cache;
 mod local_folder;
 mod manifest;
 mod model_facts;
@@ -43,10 +45,11 @@ mod zip_map;
 use std::sync::Arc;
 
 pub use self::file_kind::{FileKind, START_BYTES};
-pub use self::files::{digest as digest_of_file, list as files_in};
+pub use self::files::list as files_in;
 pub use self::fingerprint::Fingerprint;
 pub use self::golden::{DEFAULT_TOLERANCE, Differences, Golden};
 pub use self::layout::{CONFIG_FILE, FolderProblem, Found, FoundModel, model_in_folder, next_version};
+pub use self::load_cache::{CacheKey, GraphStaging, KeptGraph, LoadCache};
 pub use self::local_folder::LocalFolder;
 pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,

@@ -79,6 +79,7 @@ const BOUNDARIES: &[Boundary] = &[
             "model/queue/state.rs",
             "model/warm_up.rs",
             "model/runner.rs",
+            "repository/load_cache.rs",
             "registry/examine.rs",
             "registry/example.rs",
             "registry/loader.rs",

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use leeway::config::Config;
 use leeway::repository::Manifest;
 
-use crate::harness::{KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, leeway, until};
+use crate::harness::{KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, leeway};
 
 /// Returns the exit code and the text on standard error, without the test's folders.
 fn failure(command: &mut Command, repository: &Path) -> String {
@@ -405,7 +405,7 @@ async fn a_signal_while_models_load_ends_the_server_at_once() {
         let mut log = BufReader::new(server.0.stderr.take().unwrap()).lines().map(Result::unwrap);
         assert!(log.any(|line| line.contains("\"starting\"")), "the server ended");
         server.signal(signal);
-        let ended = until(async || server.0.try_wait().unwrap()).await;
+        let ended = crate::harness::until(async || server.0.try_wait().unwrap()).await;
         assert!(ended.success(), "{signal}: {ended}");
         assert!(log.any(|line| line.contains("stopped while loading")), "{signal}");
     }

@@ -68,16 +68,15 @@ fn plan_takes_what_fits_from_the_oldest_on() {
 fn the_time_of_rows_of_other_shapes_follows_their_elements() {
     let now = Instant::now();
     let (short, long) = (request(1, 4), request(1, 8));
-    let candidate = |inputs, finish_in_ms| Candidate {
-        rows: 1,
-        inputs,
-        entered: now,
-        finish_by: Some(now + Duration::from_millis(finish_in_ms)),
-    };
     let varied = BatchPolicy { lengths: Lengths::Varied, ..up_to(8) };
     let planned = |waiting: &[(&Tensors, u64)]| {
-        let waiting = waiting.iter().map(|(inputs, finish_in_ms)| candidate(*inputs, *finish_in_ms));
-        plan(now, waiting.collect::<Vec<_>>().into_iter(), varied, 1000, Some(Line { a: 0.001, b: 0.0 }))
+        let candidates = waiting.iter().map(|&(inputs, finish_in_ms)| Candidate {
+            rows: 1,
+            inputs,
+            entered: now,
+            finish_by: Some(now + Duration::from_millis(finish_in_ms)),
+        });
+        plan(now, candidates, varied, 1000, Some(Line { a: 0.001, b: 0.0 }))
     };
     let run = |shares: &[usize]| Next::Run(shares.iter().map(|&index| Share { index, rows: 1 }).collect());
     assert_eq!(planned(&[(&short, 5), (&long, 5)]), Plan { hopeless: vec![1], next: run(&[0]) });

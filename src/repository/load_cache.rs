@@ -1,5 +1,6 @@
-//! What loads have found out and made, kept on disk beside the state, so that a restart is quick: the findings of trials, and
-//! the graphs of large models after ONNX Runtime has optimised them, with weights that it has packed for this processor.
+//! What loads have found out and made, kept on disk beside the state, so that a restart is quick: the findings of trials, as
+//! texts, and the graphs of large models after ONNX Runtime has optimised them, with weights that it has packed for this
+//! processor.
 //!
 //! Everything is found by a key: a digest of all that the entry depends on. So an entry is never out of date. A graph is
 //! verified by its digest whenever it is opened; one that does not match is thrown away, and made again by the next trial.
@@ -16,17 +17,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::findings::Findings;
-use super::load_order::LoadOrder;
+use super::files::digest as digest_of_file;
 use crate::config::available_cores;
 use crate::identity::Sha256;
 use crate::machine;
 use crate::model::{OptimisedGraph, RuntimeLibraries};
-use crate::repository::{FoundVersion, digest_of_file};
-
-/// Minimum size of a model whose graph is kept, in bytes. Smaller models are optimised in less time than their graph is
-/// verified.
-pub(super) const MIN_MODEL: u64 = 16 << 20;
 
 /// Folder of the findings of trials.
 const TRIALS: &str = "trials";
@@ -43,6 +38,9 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 /// File with the digests of a graph's files.
 const DIGESTS: &str = "digests.json";
 
+/// Size of a graph, in multiples of the size of its model: the weights as they are, and as they are packed.
+const GRAPH_SIZE: u64 = 2;
+
 /// Maximum number of kept findings.
 const MAX_TRIALS: usize = 1000;
 
@@ -58,23 +56,25 @@ pub struct LoadCache {
 
 /// Key of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key(Sha256);
+pub struct CacheKey(Sha256);
 
 /// A kept graph.
 #[derive(Debug)]
-pub(super) struct KeptGraph {
-    pub(super) graph: OptimisedGraph,
+pub struct KeptGraph {
+    /// The graph.
+    pub graph: OptimisedGraph,
     /// The digests of its files; `None` if this process has just made them.
     digests: Option<Digests>,
-    key: Key,
+    key: CacheKey,
 }
 
 /// A folder for a graph that is being made; removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct GraphStaging(tempfile::TempDir);
+pub struct GraphStaging(tempfile::TempDir);
 
 impl GraphStaging {
-    pub(super) fn path(&self) -> &Path {
+    /// The folder.
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -120,59 +120,48 @@ impl LoadCache {
         Ok(Some(LoadCache { folder: folder.canonicalize()?, max_bytes, maker }))
     }
 
-    // ===== findings =====
-
-    /// Returns the key of the trial of a version, which depends on the settings and on all files of the version.
-    pub(super) fn key_of_trial(&self, order: &LoadOrder, found: &FoundVersion, limits: &str) -> Option<Key> {
-        let config = serde_json::to_string(&*order.config).ok()?;
-        let memory = machine::memory_limit().unwrap_or_default();
-        let parts =
-            ["trial", &self.maker, &found.manifest().identity().to_string(), &config, limits, &memory.to_string()];
-        Some(Key::of(&parts))
+    /// Returns the key of an entry that depends on these parts, and on this program, the libraries and the processor.
+    pub fn key(&self, parts: &[&str]) -> CacheKey {
+        CacheKey(Sha256::of(serde_json::json!([self.maker, parts]).to_string().as_bytes()))
     }
 
+    // ===== findings =====
+
     /// Returns the findings of an earlier trial.
-    pub(super) fn findings(&self, key: Key) -> Option<Findings> {
+    pub fn findings(&self, key: CacheKey) -> Option<Vec<u8>> {
         let path = self.trial_path(key);
         let text = fs::read(&path).ok()?;
         touch(&path);
-        serde_json::from_slice(&text).ok()
+        Some(text)
     }
 
     /// Keeps the findings of a trial.
-    pub(super) fn keep_findings(&self, key: Key, findings: &Findings) {
-        let kept = serde_json::to_vec(findings).map_err(io::Error::from).and_then(|text| {
+    pub fn keep_findings(&self, key: CacheKey, findings: &[u8]) {
+        let keep = || -> io::Result<()> {
             let file = tempfile::NamedTempFile::new_in(self.folder.join(TRIALS))?;
-            fs::write(file.path(), text)?;
+            fs::write(file.path(), findings)?;
             file.persist(self.trial_path(key)).map_err(|error| error.error)?;
             let oldest_first = entries(&self.folder.join(TRIALS))?;
             let surplus = oldest_first.len().saturating_sub(MAX_TRIALS);
             oldest_first.iter().take(surplus).try_for_each(|entry| fs::remove_file(&entry.path))
-        });
-        warn_of(kept, "the findings of a trial could not be kept");
+        };
+        warn_of(keep(), "the findings of a trial could not be kept");
     }
 
     /// Forgets the findings of a trial.
-    pub(super) fn forget_findings(&self, key: Key) {
+    pub fn forget_findings(&self, key: CacheKey) {
         // What is not there is forgotten.
         let _ = fs::remove_file(self.trial_path(key));
     }
 
-    fn trial_path(&self, key: Key) -> PathBuf {
+    fn trial_path(&self, key: CacheKey) -> PathBuf {
         self.folder.join(TRIALS).join(format!("{}.json", key.0))
     }
 
     // ===== graphs =====
 
-    /// Returns the key of the graph of a version's model, which depends on the model and its weights only. `None` if the
-    /// model is too small.
-    pub(super) fn key_of_graph(&self, found: &FoundVersion) -> Option<Key> {
-        let (size, digest) = found.model_files();
-        (size >= MIN_MODEL).then(|| Key::of(&["graph", &self.maker, &digest.to_string()]))
-    }
-
     /// Returns a kept graph, which is not verified yet.
-    pub(super) fn graph(&self, key: Key) -> Option<KeptGraph> {
+    pub fn graph(&self, key: CacheKey) -> Option<KeptGraph> {
         let folder = self.graph_path(key);
         let digests = fs::read(folder.join(DIGESTS)).ok()?;
         touch(&folder.join(DIGESTS));
@@ -180,21 +169,33 @@ impl LoadCache {
         Some(KeptGraph { graph: OptimisedGraph::in_folder(&folder), digests: Some(digests), key })
     }
 
-    /// Returns a folder for a graph that is being made.
-    pub(super) fn stage_graph(&self) -> Option<GraphStaging> {
-        let staging = tempfile::TempDir::with_prefix_in(MAKING, self.folder.join(GRAPHS));
-        staging.inspect_err(|error| tracing::warn!(problem = %error, "no graph can be kept")).ok().map(GraphStaging)
+    /// Returns a folder for the graph of a model of this size. `None` if the graph may not be kept, or if it would take more
+    /// than half of the free disk, which the state needs, too.
+    pub fn stage_graph(&self, model_bytes: u64) -> Option<GraphStaging> {
+        let (graphs, expected) = (self.folder.join(GRAPHS), GRAPH_SIZE.saturating_mul(model_bytes));
+        let free = warn_of(machine::free_disk(&graphs), "no graph can be kept")?;
+        if expected > self.max_bytes || expected > free / 2 {
+            tracing::info!(
+                expected_bytes = expected,
+                free_bytes = free,
+                limit_bytes = self.max_bytes,
+                "the optimised graph of a model is not kept: it would be larger than half of the free disk, or than \
+                 loading.cache_mb"
+            );
+            return None;
+        }
+        warn_of(tempfile::TempDir::with_prefix_in(MAKING, graphs), "no graph can be kept").map(GraphStaging)
     }
 
     /// Keeps a graph that was made. Graphs that were not used for the longest time make room for it. Returns it if it is
     /// kept.
-    pub(super) fn keep_graph(&self, key: Key, staging: GraphStaging) -> Option<KeptGraph> {
+    pub fn keep_graph(&self, key: CacheKey, staging: GraphStaging) -> Option<KeptGraph> {
         let kept = self.try_to_keep(key, staging);
         let kept = warn_of(kept, "the graph of a model could not be kept")?;
         kept.then(|| KeptGraph { graph: OptimisedGraph::in_folder(&self.graph_path(key)), digests: None, key })
     }
 
-    fn try_to_keep(&self, key: Key, staging: GraphStaging) -> io::Result<bool> {
+    fn try_to_keep(&self, key: CacheKey, staging: GraphStaging) -> io::Result<bool> {
         let mut digests = Digests { files: std::collections::BTreeMap::new() };
         for entry in fs::read_dir(staging.path())? {
             let path = entry?.path();
@@ -222,32 +223,35 @@ impl LoadCache {
             fs::remove_dir_all(&entry.path)?;
             total -= entry.size;
         }
-        let target = self.graph_path(key);
-        // Another server with this folder may have made it meanwhile.
-        if !target.exists() {
-            fs::rename(staging.0.keep(), &target)?;
+        let (made, target) = (staging.0.keep(), self.graph_path(key));
+        match fs::rename(&made, &target) {
+            Ok(()) => {}
+            // Another server with this folder has made it meanwhile.
+            Err(_) if target.exists() => fs::remove_dir_all(&made)?,
+            Err(error) => return fs::remove_dir_all(&made).and(Err(error)),
         }
         Ok(true)
     }
 
     /// Forgets a graph.
-    pub(super) fn forget_graph(&self, key: Key) {
+    pub fn forget_graph(&self, key: CacheKey) {
         // What is not there is forgotten.
         let _ = fs::remove_dir_all(self.graph_path(key));
     }
 
-    fn graph_path(&self, key: Key) -> PathBuf {
+    fn graph_path(&self, key: CacheKey) -> PathBuf {
         self.folder.join(GRAPHS).join(key.0.to_string())
     }
 }
 
 impl KeptGraph {
-    pub(super) fn key(&self) -> Key {
+    /// Its key.
+    pub fn key(&self) -> CacheKey {
         self.key
     }
 
     /// Returns true if its files match their digests.
-    pub(super) fn is_intact(&self) -> bool {
+    pub fn is_intact(&self) -> bool {
         let Some(Digests { files }) = &self.digests else { return true };
         let is_same = |(name, digest): (&String, &Sha256)| {
             digest_of_file(&self.graph.folder().join(name)).is_ok_and(|found| found == *digest)
@@ -255,14 +259,9 @@ impl KeptGraph {
         !files.is_empty() && files.iter().all(is_same)
     }
 
-    pub(super) fn folder(&self) -> PathBuf {
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
         self.graph.folder().to_owned()
-    }
-}
-
-impl Key {
-    fn of(parts: &[&str]) -> Key {
-        Key(Sha256::of(serde_json::json!(parts).to_string().as_bytes()))
     }
 }
 
@@ -328,4 +327,76 @@ fn stamp(path: &Path) -> io::Result<String> {
 /// Logs an error, and returns the value otherwise.
 fn warn_of<T>(done: io::Result<T>, message: &str) -> Option<T> {
     done.inspect_err(|error| tracing::warn!(problem = %error, "{message}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cache in this folder.
+    fn cache(folder: &Path, max_bytes: u64) -> LoadCache {
+        let program = std::env::current_exe().unwrap();
+        let libraries = RuntimeLibraries { onnxruntime: program.clone(), operators: Vec::new() };
+        LoadCache::open(folder, max_bytes, &libraries, &program).unwrap()
+    }
+
+    /// Keeps a graph of this many bytes.
+    fn keep(cache: &LoadCache, key: CacheKey, bytes: usize) -> bool {
+        let staging = cache.stage_graph(0).unwrap();
+        fs::write(staging.path().join("weights.bin"), vec![7; bytes]).unwrap();
+        cache.keep_graph(key, staging).is_some()
+    }
+
+    #[test]
+    fn graphs_that_were_not_used_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path(), 10_000);
+        let [one, two, three, large] = ["one", "two", "three", "large"].map(|name| cache.key(&[name]));
+        let is_kept = |key| cache.graph(key).is_some_and(|graph| graph.is_intact());
+        let kept = || [one, two, three].map(is_kept);
+        assert!(keep(&cache, one, 4_000) && keep(&cache, two, 4_000));
+        assert_eq!(kept(), [true, true, false]);
+        // The first one was used last.
+        std::thread::sleep(Duration::from_millis(20));
+        cache.graph(one).unwrap();
+        assert!(keep(&cache, three, 4_000));
+        assert_eq!(kept(), [true, false, true]);
+        assert!(!keep(&cache, large, 10_001));
+        assert_eq!(kept(), [true, false, true]);
+        assert!(cache.stage_graph(5_001).is_none());
+        let left = fs::read_dir(cache.folder.join(GRAPHS)).unwrap().count();
+        assert_eq!(left, 2);
+    }
+
+    #[test]
+    fn what_is_damaged_or_of_another_maker_is_not_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path(), 10_000);
+        let key = cache.key(&["graph"]);
+        assert!(keep(&cache, key, 100));
+        let weights = cache.graph_path(key).join("weights.bin");
+        fs::write(&weights, vec![8; 100]).unwrap();
+        assert!(!cache.graph(key).unwrap().is_intact());
+        fs::remove_file(weights).unwrap();
+        assert!(!cache.graph(key).unwrap().is_intact());
+        fs::write(cache.graph_path(key).join(DIGESTS), "{}").unwrap();
+        assert!(!cache.graph(key).unwrap().is_intact());
+        cache.keep_findings(key, b"found");
+        assert_eq!(cache.findings(key).unwrap(), b"found");
+        let of_another = LoadCache { maker: "another processor".to_owned(), ..cache };
+        assert_eq!(of_another.findings(of_another.key(&["graph"])), None);
+    }
+
+    #[test]
+    fn a_graph_that_was_not_completed_is_removed_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let staging = cache(folder.path(), 10_000).stage_graph(0).unwrap();
+        let path = staging.0.keep();
+        cache(folder.path(), 10_000);
+        assert!(path.exists());
+        let long_ago = SystemTime::now() - 2 * ABANDONED_AFTER;
+        fs::File::open(&path).unwrap().set_modified(long_ago).unwrap();
+        cache(folder.path(), 10_000);
+        assert!(!path.exists());
+    }
 }
