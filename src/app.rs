@@ -78,7 +78,7 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
     }))
 }
 
-/// Returns what earlier loads have found out and made, for a server; `None` if nothing is remembered.
+/// Returns the load cache of a server; `None` if it is off or cannot be used.
 fn load_cache(config: &Config, trial: &Trial) -> Option<Arc<LoadCache>> {
     let (folder, max_bytes) = config.loading.cache(&config.state.url)?;
     LoadCache::open(&folder, max_bytes, &trial.libraries, &trial.program).map(Arc::new)

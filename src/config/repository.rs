@@ -54,8 +54,8 @@ pub struct LoadingConfig {
     pub trial_timeout_ms: NonZeroU64,
     /// Timeout of the whole load of a version. After it, other loads continue.
     pub timeout_ms: NonZeroU64,
-    /// Folder for what loads find out and make, so that a restart is quick. Default: `cache` beside the file of the state;
-    /// none if the state is in memory.
+    /// Folder of the load cache, which makes restarts quick. Default: `cache` beside the file of the state; none if the state
+    /// is in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
     /// Maximum size of the optimised graphs in this folder, in MiB. 0 turns the folder off.
@@ -121,7 +121,7 @@ impl LoadingConfig {
         Duration::from_millis(self.timeout_ms.get())
     }
 
-    /// Returns the folder for what loads find out and make, and the maximum size of the graphs in it, in bytes.
+    /// Returns the folder of the load cache, and the maximum size of the graphs in it, in bytes.
     pub fn cache(&self, state: &StateUrl) -> Option<(PathBuf, u64)> {
         let beside_the_state = || match state {
             StateUrl::Memory => None,

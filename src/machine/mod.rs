@@ -13,5 +13,5 @@ pub use self::limits::{
 pub use self::process::{
     confine_this_process, describe_end, end_this_process, forbid_core_dumps, give_way, lower_priority_of_this_thread,
     may_be_written, open_files_limit, part_of_this_program, prefer_to_end_this_process, raise_open_files_limit,
-    turn_telemetry_off, user_name,
+    turn_telemetry_off, user_id, user_name,
 };

@@ -32,6 +32,11 @@ pub fn may_be_written(path: &Path) -> io::Result<()> {
     Ok(access(path, Access::WRITE_OK | search)?)
 }
 
+/// Returns the id of the user of this process.
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Returns the name of the user of this process, if the system has one in `/etc/passwd`.
 pub fn user_name() -> Option<String> {
     let id = getuid().as_raw().to_string();

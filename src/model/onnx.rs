@@ -307,16 +307,24 @@ impl ThreadManager for ThreadSpawner {
 
 // ===== models =====
 
-/// Opens a session on a model: on its optimised graph, or else on its bytes. The outer error is that of reading it.
+/// Opens a session on a model: on its optimised graph, which has the same answers, or else on its bytes. The outer error is
+/// that of reading it.
 fn open(
     builder: SessionBuilder,
     prepacked: &PrepackedWeights,
     source: &dyn ModelSource,
 ) -> Result<ort::Result<ort::session::Session>, SetupError> {
-    match source.optimised() {
-        Some(optimised) => Ok(commit_optimised(builder, optimised)),
-        None => source.read().map(|bytes| commit(builder, Some(prepacked), &bytes)),
+    if let Some(optimised) = source.optimised() {
+        match commit_optimised(builder.clone(), optimised) {
+            Ok(session) => return Ok(Ok(session)),
+            // It may have been removed meanwhile.
+            Err(error) => tracing::warn!(
+                problem = first_line(&error),
+                "a session cannot be opened on the kept graph of the model; it is opened on the model's file"
+            ),
+        }
     }
+    source.read().map(|bytes| commit(builder, Some(prepacked), &bytes))
 }
 
 /// Opens a session on an optimised graph. ONNX Runtime maps the file of its weights, in the same folder, into memory.

@@ -383,6 +383,7 @@ impl Queue {
         let state = self.state.lock();
         let size = match self.sharing.policy().lengths {
             Lengths::Alike => rows,
+            Lengths::Varied | Lengths::Padded if state.usual_size == 0.0 => state.service.smallest_run()?,
             Lengths::Varied | Lengths::Padded => state.usual_size as usize,
         };
         state.service.typical(size)

@@ -170,7 +170,8 @@ impl Runner {
             has_given_way = gives_way && !self.queue.is_empty();
             if has_given_way { Err(Error::internal("a request arrived")) } else { session.run(inputs) }
         };
-        let compared = compare(&rows, &self.sharing.comparing(self.queue.full_batch()), &mut run);
+        let row_size = rows.first().map_or(1, |row| self.sharing.policy().row_size(row));
+        let compared = compare(&rows, &self.sharing.comparing((self.queue.full_batch() / row_size).max(1)), &mut run);
         if has_given_way {
             self.real_rows.put_back(rows);
             return;

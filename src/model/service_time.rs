@@ -100,6 +100,11 @@ impl ServiceTime {
         self.tail.map(|line| line.at(rows))
     }
 
+    /// Returns the size of the smallest runs that were observed.
+    pub fn smallest_run(&self) -> Option<usize> {
+        self.classes.iter().find(|class| class.seen > 0).map(|class| class.rows as usize)
+    }
+
     /// Returns the line of the typical duration of a run.
     pub fn typical_line(&self) -> Option<Line> {
         self.typical

@@ -22,14 +22,14 @@ const MIN_CHOSEN_ROWS: usize = 32;
 pub const MAX_CHOSEN_ROWS: usize = 128;
 
 /// Time that a run costs besides the run itself: taking it from the queue, and handing out its answers.
-const AROUND_A_RUN: Duration = Duration::from_micros(30);
+const RUN_OVERHEAD: Duration = Duration::from_micros(30);
 
 /// A number of rows is enough if the time per row is at most this multiple of the best.
-const ENOUGH: f64 = 1.05;
+const ROWS_TOLERANCE: f64 = 1.05;
 
 /// More threads are chosen only if their score is at least this multiple of the score of fewer. The times of two loads
 /// differ by some percent.
-const WORTH_IT: f64 = 1.05;
+const MIN_GAIN: f64 = 1.05;
 
 /// Minimum durations of runs of a session with this number of threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct MeasuredThreads {
     pub runs: Vec<(usize, Duration)>,
 }
 
-/// What was chosen for a version by measuring its runs.
+/// Numbers that were chosen for a version by measuring its runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizing {
     /// Number of workers.
@@ -116,7 +116,7 @@ impl Sizing {
         let mut chosen = *measured.next()?;
         let mut others = Vec::new();
         for one in measured {
-            let loser = if score(one) >= WORTH_IT * score(chosen) { std::mem::replace(&mut chosen, one) } else { one };
+            let loser = if score(one) >= MIN_GAIN * score(chosen) { std::mem::replace(&mut chosen, one) } else { one };
             others.push(loser);
         }
         let shared_rows = (rows == Count::Auto).then(|| chosen.enough_rows()).flatten();
@@ -128,7 +128,7 @@ impl Sizing {
 impl MeasuredThreads {
     /// Returns the runs per second if there is one request at a time.
     fn rate_alone(&self) -> f64 {
-        self.runs.first().map_or(0.0, |(_, took)| 1.0 / (*took + AROUND_A_RUN).as_secs_f64())
+        self.runs.first().map_or(0.0, |(_, took)| 1.0 / (*took + RUN_OVERHEAD).as_secs_f64())
     }
 
     /// Returns the rows per second if all workers are busy.
@@ -139,14 +139,18 @@ impl MeasuredThreads {
 
     /// Returns the smallest number of rows, from `MIN_CHOSEN_ROWS`, that takes hardly more time per row than the best.
     fn enough_rows(&self) -> Option<NonZeroUsize> {
+        // The model runs with one number of rows only.
+        if self.runs.len() < 2 {
+            return None;
+        }
         let best = self.runs.iter().map(time_per_row).fold(f64::INFINITY, f64::min);
-        let enough = self.runs.iter().find(|run| time_per_row(run) <= ENOUGH * best)?;
+        let enough = self.runs.iter().find(|run| time_per_row(run) <= ROWS_TOLERANCE * best)?;
         NonZeroUsize::new(enough.0.max(MIN_CHOSEN_ROWS))
     }
 }
 
 fn time_per_row((rows, took): &(usize, Duration)) -> f64 {
-    (*took + AROUND_A_RUN).as_secs_f64() / *rows as f64
+    (*took + RUN_OVERHEAD).as_secs_f64() / *rows as f64
 }
 
 /// Describes the choice, as in `2 workers with 1 thread each, and at most 64 rows in a shared run: a run of 1 row takes
@@ -250,7 +254,7 @@ mod tests {
             let of = |threads| measured.iter().find(|one| one.threads.intra_op == threads).unwrap();
             let it = of(sizing.intra_op_threads);
             for other in &measured {
-                let factor = WORTH_IT.powi(4) + 1e-9;
+                let factor = MIN_GAIN.powi(4) + 1e-9;
                 let is_better = other.rate_alone() > factor * it.rate_alone() && other.rate_busy() > factor * it.rate_busy();
                 prop_assert!(!is_better, "{other:?} {it:?}");
             }

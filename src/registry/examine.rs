@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::findings::{Findings, FirstRows, RowsFrom, WarmUp};
+use super::findings::{Findings, FirstRows, GraphFinding, RowsFrom, WarmUp};
 use super::first_run::{Lacking, Run, first_line};
 use super::opened_version::OpenedVersion;
 use super::rehearsal::rehearse;
@@ -71,7 +71,7 @@ impl OpenedVersion {
         remarks.extend(not_finite);
         let example = self.find_example(session, &warm_up);
         let row_outputs = asked.outputs;
-        let (bounds, sizing, graph_answers, budget_problem) = (None, None, None, None);
+        let (bounds, sizing, graph, budget_problem) = (None, None, GraphFinding::Untried, None);
         Ok(Findings {
             warm_up,
             independence,
@@ -80,7 +80,7 @@ impl OpenedVersion {
             bounds,
             slow_run,
             sizing,
-            graph_answers,
+            graph,
             example,
             budget_problem,
             remarks,

@@ -33,14 +33,26 @@ pub struct Findings {
     /// Numbers of workers, threads and rows that were chosen by measuring; `None` if there was nothing to choose, or nothing
     /// could be measured.
     pub sizing: Option<Sizing>,
-    /// Digest of the outputs for the first rows, if the optimised graph of the model is kept: it has the same.
-    pub graph_answers: Option<Sha256>,
+    /// Finding about the optimised graph of the model.
+    pub graph: GraphFinding,
     /// An instance that the version answered; `None` if none of those that were tried was answered.
     pub example: Option<Example>,
     /// The problem if a run takes too long for the budget, and its remedy.
     pub budget_problem: Option<String>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,
+}
+
+/// Finding about the optimised graph of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphFinding {
+    /// No graph was made.
+    Untried,
+    /// The graph could not be made, or its answers differ from those of the model's file.
+    Unusable,
+    /// The graph has the same outputs as the model's file for the first rows. This is their digest.
+    Same(Sha256),
 }
 
 /// Result of the first run of a version.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::{ServedChain, ServedPipeline, ServedVersion, Work};
-use super::findings::{Findings, MAX_COMPARING, WarmUp, remedy};
+use super::findings::{Findings, GraphFinding, MAX_COMPARING, WarmUp, remedy};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
 use super::remembered::Tried;
@@ -182,8 +182,13 @@ impl Loader {
             Ok((opened, session, answers))
         });
         match opened {
-            Ok((opened, session, answers)) if answers == findings.graph_answers => return Ok((opened, session)),
-            Ok(_) => tried.forget(self.trial.as_ref(), order, "its answers differ from those of the trial"),
+            Ok((opened, session, Some(answers))) if findings.graph == GraphFinding::Same(answers) => {
+                return Ok((opened, session));
+            }
+            Ok(differs) => {
+                drop(differs);
+                tried.forget(self.trial.as_ref(), order, "its answers differ from those of the trial");
+            }
             Err(refusal) => tried.forget(self.trial.as_ref(), order, &refusal.message),
         }
         open(found.read()?)

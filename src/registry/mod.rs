@@ -2,8 +2,8 @@
 //!
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
 //!   `load_problem.rs` has the reasons for which ONNX Runtime cannot load a model.
-//! - `trial.rs` tries a version out in another process, before the server touches it. `remembered.rs` does not, if an earlier
-//!   start has done it.
+//! - `trial.rs` tries a version out in another process, before the server touches it. `remembered.rs` keeps the
+//!   findings for later starts.
 //! - `opened_version.rs` is a version with its stages; `first_run.rs` finds rows that it runs on, `sized_version.rs` measures
 //!   how many workers, threads and rows suit it, `examine.rs` compares its answers, `example.rs` finds an example that it
 //!   answers, and `findings.rs` has the result. `budget_check.rs` compares the duration of a run with the budget.
@@ -37,7 +37,9 @@ pub use self::budget_check::{budget_problem, sufficient_total_ms};
 pub use self::catalog::{Catalog, ServedChain, ServedModel, ServedPipeline, ServedVersion, Snapshot, Target, Work};
 pub use self::chain_interface::{ChainInterface, Interface};
 pub use self::chain_problem::{ChainProblem, chain_problems};
-pub use self::findings::{Attempt, Example, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
+pub use self::findings::{
+    Attempt, Example, Findings, FirstRows, FirstValues, GraphFinding, MAX_COMPARING, RowsFrom, WarmUp, remedy,
+};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::load_problem::load_problem;
 pub use self::loader::{Loader, PreparedVersion};

@@ -1,30 +1,30 @@
-//! Tries a version out, unless an earlier start has done it: the findings and the optimised graph are remembered
-//! (`repository/load_cache.rs`).
+//! Returns the findings of the trial of a version. They and the optimised graph of the model are kept for later starts
+//! (`repository/load_cache.rs`), which then make no trial.
 
-use super::findings::{Findings, WarmUp};
+use super::findings::{Findings, GraphFinding, WarmUp};
 use super::load_order::{LoadOrder, LoadStep};
 use super::opened_version::OpenedVersion;
 use super::trial::{GraphOrder, Trial};
 use crate::config::{Provider, SessionPlace};
-use crate::error::Result;
+use crate::error::{LoadFault, Result};
 use crate::identity::Sha256;
 use crate::machine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{OptimisedGraph, Session};
-use crate::repository::{CacheKey, FoundVersion, GraphStaging, KeptGraph, LoadCache, Refusal};
+use crate::repository::{CacheKey, FoundVersion, KeptGraph, LoadCache, Refusal};
 
 /// Minimum size of a model whose graph is kept, in bytes. Smaller models are optimised in less time than their graph is
 /// verified.
 const MIN_MODEL: u64 = 16 << 20;
 
-/// What is known of a version before the server opens it.
+/// Findings of the trial of a version, before the server opens it.
 #[derive(Debug, Default)]
 pub(super) struct Tried {
-    /// Findings of its trial; `None` without trials.
+    /// The findings; `None` without trials.
     pub(super) findings: Option<Findings>,
-    /// Its optimised graph, if one is kept.
+    /// The optimised graph of the model, if one is kept.
     pub(super) graph: Option<KeptGraph>,
-    /// Key of the findings, if they are remembered.
+    /// Key of the findings, if they are kept.
     key: Option<CacheKey>,
 }
 
@@ -43,47 +43,46 @@ impl Tried {
             progress(LoadStep::Trying);
             return Ok(Tried { findings: Some(trial.run(order, found)?), ..Tried::default() });
         };
-        let key = key_of_trial(trial, cache, order, found);
-        let key_of_graph = key_of_graph(cache, order, found);
-        let findings = key.and_then(|key| serde_json::from_slice::<Findings>(&cache.findings(key)?).ok());
-        if let Some(findings) = findings {
-            let graph = key_of_graph.filter(|_| findings.graph_answers.is_some()).and_then(|key| cache.graph(key));
-            if graph.is_some() == findings.graph_answers.is_some() {
-                tracing::info!(
-                    model = %order.model, version = %order.version,
-                    "not tried out again: the same files were tried out on this machine with the same settings"
-                );
-                // The model itself is verified when it is opened.
-                found.check_other_digests()?;
-                return Ok(Tried { findings: Some(findings), graph, key });
-            }
+        let (key, key_of_graph) = (key_of_trial(trial, cache, order, found), key_of_graph(cache, order, found));
+        if let Some(tried) = key.and_then(|key| Tried::earlier(cache, key, key_of_graph, found)) {
+            tracing::info!(
+                model = %order.model, version = %order.version,
+                "not tried out again: the same files were tried out on this machine with the same settings"
+            );
+            // The model itself is verified when it is opened.
+            found.check_other_digests()?;
+            return Ok(tried);
         }
         found.check_digests()?;
-        let graph = key_of_graph.and_then(|key| cache.graph(key)).filter(KeptGraph::is_intact);
         progress(LoadStep::Trying);
-        let staging: Option<GraphStaging> =
-            if graph.is_none() { key_of_graph.and_then(|_| cache.stage_graph(found.model_files().0)) } else { None };
-        let graph_order = match (&graph, &staging) {
-            (Some(graph), _) => Some(GraphOrder::Open(graph.folder())),
-            (None, Some(staging)) => Some(GraphOrder::Make(staging.path().to_owned())),
-            (None, None) => None,
+        let (findings, graph) = match key_of_graph {
+            Some(key) => try_with_graph(trial, cache, order, found, key)?,
+            None => (trial.run(order, found)?, None),
         };
-        let mut findings = trial.run_with_graph(order, found, graph_order)?;
-        let graph = match (&findings.graph_answers, graph, staging, key_of_graph) {
-            (Some(_), Some(graph), ..) => Some(graph),
-            (Some(_), None, Some(staging), Some(key)) => cache.keep_graph(key, staging),
-            _ => None,
-        };
-        if graph.is_none() {
-            findings.graph_answers = None;
-        }
         if let (Some(key), Ok(text)) = (key, serde_json::to_vec(&findings)) {
             cache.keep_findings(key, &text);
         }
         Ok(Tried { findings: Some(findings), graph, key })
     }
 
-    /// Forgets what was remembered of a version, because its kept graph is damaged, or does not answer as it did.
+    /// Returns the kept findings of an earlier trial. `None` if a graph that they speak of is not kept any more, or if one can
+    /// be made that could not be made then.
+    fn earlier(
+        cache: &LoadCache,
+        key: CacheKey,
+        key_of_graph: Option<CacheKey>,
+        found: &FoundVersion,
+    ) -> Option<Tried> {
+        let findings: Findings = serde_json::from_slice(&cache.findings(key)?).ok()?;
+        let graph = match (&findings.graph, key_of_graph) {
+            (GraphFinding::Same(_), Some(key)) => Some(cache.graph(key)?),
+            (GraphFinding::Untried, Some(_)) if cache.has_room(found.model_files().0) => return None,
+            _ => None,
+        };
+        Some(Tried { findings: Some(findings), graph, key: Some(key) })
+    }
+
+    /// Removes the kept graph and the findings of a version, because the graph is damaged, or does not answer as in the trial.
     pub(super) fn forget(&self, trial: Option<&Trial>, order: &LoadOrder, problem: &str) {
         tracing::warn!(
             model = %order.model, version = %order.version, problem,
@@ -99,12 +98,54 @@ impl Tried {
     }
 }
 
-/// Returns the key of the findings of a trial, which depend on the settings and on all files of the version.
+/// Tries a version out, and makes the optimised graph of its model, or compares the answers of the one that is kept.
+fn try_with_graph(
+    trial: &Trial,
+    cache: &LoadCache,
+    order: &LoadOrder,
+    found: &FoundVersion,
+    key: CacheKey,
+) -> Result<(Findings, Option<KeptGraph>), Refusal> {
+    let mut kept = cache.graph(key);
+    if kept.as_ref().is_some_and(|graph| !graph.is_intact()) {
+        cache.forget_graph(key);
+        kept = None;
+    }
+    let staging = if kept.is_none() { cache.stage_graph(found.model_files().0) } else { None };
+    let graph_order = match (&kept, &staging) {
+        (Some(graph), _) => GraphOrder::Open(graph.folder()),
+        (None, Some(staging)) => GraphOrder::Make(staging.path().to_owned()),
+        (None, None) => return Ok((trial.run(order, found)?, None)),
+    };
+    let mut findings = match trial.run_with_graph(order, found, Some(graph_order)) {
+        // A graph takes more memory and time, and may be what the runtime fails at.
+        Err(refusal) if matches!(refusal.fault, LoadFault::Trial | LoadFault::Resources) => {
+            Findings { graph: GraphFinding::Unusable, ..trial.run(order, found)? }
+        }
+        tried => tried?,
+    };
+    let graph = match (&findings.graph, kept, staging) {
+        (GraphFinding::Same(_), Some(kept), _) => Some(kept),
+        (GraphFinding::Same(_), None, Some(staging)) => cache.keep_graph(key, staging),
+        _ => None,
+    };
+    if graph.is_none() && matches!(findings.graph, GraphFinding::Same(_)) {
+        findings.graph = GraphFinding::Untried;
+    }
+    Ok((findings, graph))
+}
+
+/// Returns the key of the findings of a trial, which depend on the settings and on all files of the version. `None` if they
+/// depend on more: on a GPU and its driver.
 fn key_of_trial(trial: &Trial, cache: &LoadCache, order: &LoadOrder, found: &FoundVersion) -> Option<CacheKey> {
+    if order.config.model.providers != [Provider::Cpu] {
+        return None;
+    }
     let identity = found.manifest().identity().to_string();
     let config = serde_json::to_string(&*order.config).ok()?;
+    let place = serde_json::to_string(&order.place).ok()?;
     let memory = machine::memory_limit().unwrap_or_default().to_string();
-    Some(cache.key(&["trial", &identity, &config, &trial.limits(), &memory]))
+    Some(cache.key(&["trial", &identity, &config, &place, &trial.limits(), &memory]))
 }
 
 /// Returns the key of the graph of a version's model, which depends on the model and its weights only. `None` if no graph is
@@ -118,36 +159,36 @@ fn key_of_graph(cache: &LoadCache, order: &LoadOrder, found: &FoundVersion) -> O
 
 impl OpenedVersion {
     /// Makes or opens an optimised graph, and compares its answers to the first rows with those of a session on the model's
-    /// file. If they are the same, twice, later sessions are opened on the graph, and their digest is returned. Used in the
-    /// process of a trial.
+    /// file. If they are the same, twice, later sessions are opened on the graph. Used in the process of a trial.
     pub(super) fn prove_graph(
         &mut self,
         runtime: &OnnxRuntime,
         order: GraphOrder,
         session: &mut dyn Session,
         warm_up: &WarmUp,
-    ) -> Result<Option<Sha256>, Refusal> {
-        let Some(expected) = self.answers(session, warm_up) else { return Ok(None) };
+    ) -> Result<GraphFinding, Refusal> {
+        let Some(expected) = self.answers(session, warm_up) else { return Ok(GraphFinding::Unusable) };
         let graph = match order {
             GraphOrder::Open(folder) => OptimisedGraph::in_folder(&folder),
             GraphOrder::Make(folder) => {
                 match runtime.optimise(&*self.verified.source(), &self.config().model, &folder) {
                     Ok(graph) => graph,
                     // Not every graph can be written.
-                    Err(_) => return Ok(None),
+                    Err(_) => return Ok(GraphFinding::Unusable),
                 }
             }
         };
         let signature = self.signature().clone();
-        self.open_on(runtime, Some(graph))?;
-        let is_same = self.signature() == &signature
+        let is_same = self.open_on(runtime, Some(graph)).is_ok()
+            && self.signature() == &signature
             && self
                 .session()
                 .is_ok_and(|mut session| (0..2).all(|_| self.answers(&mut *session, warm_up) == Some(expected)));
         if !is_same {
             self.open_on(runtime, None)?;
+            return Ok(GraphFinding::Unusable);
         }
-        Ok(is_same.then_some(expected))
+        Ok(GraphFinding::Same(expected))
     }
 
     /// Returns a digest of the outputs of a session for the first rows. `None` if there are none, or the run fails.

@@ -5,13 +5,12 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::findings::{FirstRows, RowsFrom, WarmUp};
 use super::load_order::LoadOrder;
 use super::opened_version::OpenedVersion;
 use crate::config::{Batching, Count, ModelConfig, SessionConfig, Threads};
-use crate::machine;
 use crate::model::{
     Engine, MAX_CHOSEN_ROWS, MeasuredThreads, Session, Sizing, shortest_runs, sizes, threads_to_measure,
 };
@@ -51,39 +50,46 @@ impl LoadOrder {
 
 impl OpenedVersion {
     /// Opens a version, and chooses the numbers that its `model.toml` leaves open. Returns the choice; `None` if there was
-    /// nothing to choose, or nothing could be measured.
+    /// nothing to choose, nothing could be measured, or opening the model took longer than `longest`.
     pub fn open_sized(
         engine: &dyn Engine,
         stages: &Stages,
         order: &LoadOrder,
         verified: VerifiedVersion,
-        size: u64,
+        (most_workers, longest): (NonZeroUsize, Duration),
     ) -> Result<(OpenedVersion, Option<Sizing>), Refusal> {
-        let numbers = numbers_to_measure(&order.config.model, size);
-        let [fewest, more @ ..] = &numbers[..] else { return Ok((Self::open(engine, stages, order, verified)?, None)) };
-        let mut opened = Self::open(engine, stages, &order.with_threads(*fewest), verified)?;
+        let begin = Instant::now();
+        let mut opened = Self::open(engine, stages, order, verified)?;
+        let (usual, fewer) = numbers_to_measure(&order.config.model, most_workers);
+        let is_open = !fewer.is_empty() || opened.may_choose_rows();
+        if !is_open || begin.elapsed() > longest {
+            return Ok((opened, None));
+        }
         let mut session = opened.session()?;
-        let warm_up = opened.first_run(&mut |inputs| session.run(inputs))?.0;
-        let rows = match warm_up {
+        let rows = match opened.first_run(&mut |inputs| session.run(inputs))?.0 {
             WarmUp::Ran(rows) if rows.from != RowsFrom::Guess => rows,
-            WarmUp::Ran(_) | WarmUp::Failed { .. } => {
-                // Nothing is known of the runs of requests.
-                drop(session);
-                opened.reopen(engine, order)?;
-                return Ok((opened, None));
-            }
+            // Nothing is known of the runs of requests.
+            WarmUp::Ran(_) | WarmUp::Failed { .. } => return Ok((opened, None)),
         };
-        let mut measured = vec![opened.measure(*fewest, &mut *session, &rows)];
+        let measured_usual = opened.measure(usual, &mut *session, &rows);
         drop(session);
-        for &threads in more {
+        let mut measured = Vec::new();
+        for threads in fewer {
             opened.reopen(engine, &order.with_threads(threads))?;
             let mut session = opened.session()?;
             opened.warm_up(&mut *session, &WarmUp::Ran(rows.clone()))?;
             measured.push(opened.measure(threads, &mut *session, &rows));
         }
+        measured.push(measured_usual);
         let sizing = Sizing::choose(&measured, order.config.model.max_batch_size);
         opened.reopen(engine, &order.sized(sizing.as_ref()))?;
         Ok((opened, sizing))
+    }
+
+    /// Returns true if the maximum number of rows in a shared run may be chosen.
+    fn may_choose_rows(&self) -> bool {
+        let settings = &self.config().model;
+        settings.max_batch_size == Count::Auto && settings.batching != Batching::Never && self.fixed_rows().is_none()
     }
 
     /// Measures runs of a session, from the fewest rows to the most that requests may share.
@@ -103,23 +109,19 @@ impl OpenedVersion {
     }
 }
 
-/// Returns the maximum number of workers that may be chosen for a model of this size, in bytes.
-pub(super) fn most_workers(config: &SessionConfig, size: u64) -> NonZeroUsize {
-    let measured = numbers_to_measure(config, size).into_iter().map(|threads| threads.workers);
-    measured.chain([config.threads().workers]).max().unwrap_or(NonZeroUsize::MIN)
+/// Returns the maximum number of workers that may be chosen for a model of this size, in bytes, with this memory.
+pub(super) fn most_workers(config: &SessionConfig, size: u64, memory: u64) -> NonZeroUsize {
+    let has_memory = |threads: &Threads| {
+        size.saturating_mul(SESSION_MEMORY * threads.workers.get() as u64) <= memory / SESSIONS_SHARE
+    };
+    let measured = threads_to_measure(config.cores(), config).into_iter().filter(has_memory);
+    measured.chain([config.threads()]).map(|threads| threads.workers).max().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Returns the numbers of threads to measure; none if there is nothing to choose.
-fn numbers_to_measure(config: &SessionConfig, size: u64) -> Vec<Threads> {
-    let mut numbers = threads_to_measure(config.cores(), config);
-    let usual = numbers.pop();
-    let memory = machine::available_memory().unwrap_or(u64::MAX) / SESSIONS_SHARE;
-    numbers.retain(|threads| {
-        let sessions = threads.workers.get() as u64;
-        Some(threads.workers) == usual.map(|usual| usual.workers)
-            || size.saturating_mul(SESSION_MEMORY * sessions) <= memory
-    });
-    numbers.extend(usual);
-    let is_open = config.max_batch_size == Count::Auto && config.batching != Batching::Never;
-    if numbers.len() > 1 || is_open { numbers } else { Vec::new() }
+/// Returns the usual numbers of workers and threads, and those with fewer threads that are worth measuring.
+fn numbers_to_measure(config: &SessionConfig, most_workers: NonZeroUsize) -> (Threads, Vec<Threads>) {
+    let usual = config.threads();
+    let mut fewer = threads_to_measure(config.cores(), config);
+    fewer.retain(|threads| *threads != usual && threads.workers <= most_workers);
+    (usual, fewer)
 }

@@ -5,6 +5,7 @@
 //! server loads it only if that succeeds.
 
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
@@ -58,7 +59,7 @@ pub struct Trial {
     /// Memory limit in bytes; `None` for a limit that depends on the size of the model.
     pub memory: Option<u64>,
     pub timeout: Duration,
-    /// What earlier trials have found out and made; `None` if nothing is remembered.
+    /// The findings and graphs of earlier trials; `None` if none are kept.
     pub cache: Option<Arc<LoadCache>>,
 }
 
@@ -81,6 +82,8 @@ struct TrialOrder {
     folder: PathBuf,
     libraries: RuntimeLibraries,
     memory: Option<u64>,
+    /// Maximum number of workers that may be chosen by measuring.
+    most_workers: NonZeroUsize,
     graph: Option<GraphOrder>,
     /// Maximum time for comparing rows that run alone and together.
     comparing: Duration,
@@ -131,6 +134,7 @@ impl Trial {
             folder: found.folder().to_owned(),
             libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
+            most_workers: self.most_workers(&order.config, found),
             graph,
             comparing: MAX_COMPARING.min(self.timeout / 5),
         };
@@ -191,6 +195,12 @@ impl Trial {
         Ok(child)
     }
 
+    /// Returns the maximum number of workers that may be chosen by measuring, for whose sessions there is memory.
+    fn most_workers(&self, config: &ModelConfig, found: &FoundVersion) -> NonZeroUsize {
+        let memory = self.memory.or_else(machine::available_memory).unwrap_or(u64::MAX);
+        most_workers(&config.model, found.size(), memory)
+    }
+
     /// Returns the memory limit; `None` with a GPU, whose driver maps far more memory than it uses.
     fn memory(&self, config: &ModelConfig, found: &FoundVersion, with_graph: bool) -> Option<TrialMemory> {
         match self.memory {
@@ -198,7 +208,7 @@ impl Trial {
             None if config.model.providers.contains(&Provider::Cuda) => None,
             None => {
                 let of_graph = if with_graph { GRAPH_MEMORY } else { 0 };
-                let of_workers = SESSION_MEMORY * most_workers(&config.model, found.size()).get() as u64;
+                let of_workers = SESSION_MEMORY * self.most_workers(config, found).get() as u64;
                 let copies = 3 + of_workers + of_graph;
                 let wanted = BASE_MEMORY.saturating_add(found.size().saturating_mul(copies));
                 let bytes = machine::available_memory().map_or(wanted, |available| wanted.min(available));
@@ -288,7 +298,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 }
 
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
-    let (comparing, graph) = (order.comparing, order.graph);
+    let (comparing, graph, most_workers) = (order.comparing, order.graph, order.most_workers);
     let runtime = OnnxRuntime::of_server(order.libraries).map_err(Refusal::of(LoadFault::Internal))?;
     let found = FoundVersion::find(&order.folder)?;
     let order = LoadOrder {
@@ -299,12 +309,14 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         place: SessionPlace::Server,
         pace: Pace::Full,
     };
-    let size = found.size();
-    let (mut opened, sizing) = OpenedVersion::open_sized(&runtime, stages, &order, found.read()?, size)?;
+    // A model that takes long to open is not opened again with other numbers of threads.
+    let longest = comparing / 4;
+    let (mut opened, sizing) =
+        OpenedVersion::open_sized(&runtime, stages, &order, found.read()?, (most_workers, longest))?;
     let mut first = opened.session()?;
     let mut findings = Findings { sizing, ..opened.examine(&mut *first, comparing)? };
     if let Some(graph) = graph {
-        findings.graph_answers = opened.prove_graph(&runtime, graph, &mut *first, &findings.warm_up)?;
+        findings.graph = opened.prove_graph(&runtime, graph, &mut *first, &findings.warm_up)?;
     }
     // Opens as many sessions as the server, all at the same time, to check that memory and threads suffice.
     let workers = opened.threads().workers.get() as u64;

@@ -1,9 +1,8 @@
-//! What loads have found out and made, kept on disk beside the state, so that a restart is quick: the findings of trials, as
-//! texts, and the graphs of large models after ONNX Runtime has optimised them, with weights that it has packed for this
-//! processor.
+//! The load cache: findings of trials, as texts, and optimised graphs of large models, with weights that ONNX Runtime has
+//! packed for this processor. They are kept on disk beside the state, so that a restart is quick.
 //!
 //! Everything is found by a key: a digest of all that the entry depends on. So an entry is never out of date. A graph is
-//! verified by its digest whenever it is opened; one that does not match is thrown away, and made again by the next trial.
+//! verified by its digest when a version is loaded; one that does not match is thrown away, and made again by the next trial.
 //! ONNX Runtime maps the weights of a graph into memory, so that all sessions on one graph share them, also those of
 //! different versions with the same weights.
 //!
@@ -105,8 +104,9 @@ impl LoadCache {
         program: &Path,
     ) -> io::Result<Option<LoadCache>> {
         let Some(processor) = machine::processor() else { return Ok(None) };
-        for part in [TRIALS, GRAPHS] {
-            make_private_folder(&folder.join(part))?;
+        fs::create_dir_all(folder.parent().unwrap_or(Path::new("")))?;
+        for part in [folder, &folder.join(TRIALS), &folder.join(GRAPHS)] {
+            make_private_folder(part)?;
         }
         remove_abandoned(&folder.join(GRAPHS))?;
         let operators: Vec<Sha256> = libraries.operator_digests();
@@ -148,9 +148,9 @@ impl LoadCache {
         warn_of(keep(), "the findings of a trial could not be kept");
     }
 
-    /// Forgets the findings of a trial.
+    /// Removes the findings of a trial.
     pub fn forget_findings(&self, key: CacheKey) {
-        // What is not there is forgotten.
+        // It may have been removed already.
         let _ = fs::remove_file(self.trial_path(key));
     }
 
@@ -169,33 +169,36 @@ impl LoadCache {
         Some(KeptGraph { graph: OptimisedGraph::in_folder(&folder), digests: Some(digests), key })
     }
 
-    /// Returns a folder for the graph of a model of this size. `None` if the graph may not be kept, or if it would take more
-    /// than half of the free disk, which the state needs, too.
+    /// Returns a folder for the graph of a model of this size; `None` if there is no room for it.
     pub fn stage_graph(&self, model_bytes: u64) -> Option<GraphStaging> {
-        let (graphs, expected) = (self.folder.join(GRAPHS), GRAPH_SIZE.saturating_mul(model_bytes));
-        let free = warn_of(machine::free_disk(&graphs), "no graph can be kept")?;
-        if expected > self.max_bytes || expected > free / 2 {
+        if !self.has_room(model_bytes) {
             tracing::info!(
-                expected_bytes = expected,
-                free_bytes = free,
+                model_bytes,
                 limit_bytes = self.max_bytes,
-                "the optimised graph of a model is not kept: it would be larger than half of the free disk, or than \
+                "the optimised graph of a model is not kept: it would take more than half of the free disk, or than \
                  loading.cache_mb"
             );
             return None;
         }
-        warn_of(tempfile::TempDir::with_prefix_in(MAKING, graphs), "no graph can be kept").map(GraphStaging)
+        let staging = tempfile::TempDir::with_prefix_in(MAKING, self.folder.join(GRAPHS));
+        warn_of(staging, "no graph can be kept").map(GraphStaging)
+    }
+
+    /// Returns true if the graph of a model of this size may be kept: it takes at most half of the free disk, which the state
+    /// needs, too.
+    pub fn has_room(&self, model_bytes: u64) -> bool {
+        let expected = GRAPH_SIZE.saturating_mul(model_bytes);
+        let free = machine::free_disk(&self.folder).unwrap_or_default();
+        expected <= self.max_bytes && expected <= free / 2
     }
 
     /// Keeps a graph that was made. Graphs that were not used for the longest time make room for it. Returns it if it is
     /// kept.
     pub fn keep_graph(&self, key: CacheKey, staging: GraphStaging) -> Option<KeptGraph> {
-        let kept = self.try_to_keep(key, staging);
-        let kept = warn_of(kept, "the graph of a model could not be kept")?;
-        kept.then(|| KeptGraph { graph: OptimisedGraph::in_folder(&self.graph_path(key)), digests: None, key })
+        warn_of(self.try_to_keep(key, staging), "the graph of a model could not be kept").flatten()
     }
 
-    fn try_to_keep(&self, key: CacheKey, staging: GraphStaging) -> io::Result<bool> {
+    fn try_to_keep(&self, key: CacheKey, staging: GraphStaging) -> io::Result<Option<KeptGraph>> {
         let mut digests = Digests { files: std::collections::BTreeMap::new() };
         for entry in fs::read_dir(staging.path())? {
             let path = entry?.path();
@@ -210,32 +213,37 @@ impl LoadCache {
                 bytes = size,
                 "the graph of a model is larger than all graphs that may be kept (loading.cache_mb)"
             );
-            return Ok(false);
+            return Ok(None);
         }
-        let kept = entries(&self.folder.join(GRAPHS))?;
-        let is_own = |entry: &&Entry| !entry.path.starts_with(staging.path());
-        let mut total: u64 = kept.iter().filter(is_own).map(|entry| entry.size).sum();
-        for entry in kept.iter().filter(is_own) {
+        let mut kept = entries(&self.folder.join(GRAPHS))?;
+        kept.retain(|entry| !is_being_made(&entry.path));
+        let mut total: u64 = kept.iter().map(|entry| entry.size).sum();
+        for entry in kept {
             if total + size <= self.max_bytes {
                 break;
             }
-            // A session that uses it keeps its files until it ends.
-            fs::remove_dir_all(&entry.path)?;
+            // A session that uses it keeps its files until it ends. Another server may have removed it.
+            let _ = fs::remove_dir_all(&entry.path);
             total -= entry.size;
         }
         let (made, target) = (staging.0.keep(), self.graph_path(key));
-        match fs::rename(&made, &target) {
-            Ok(()) => {}
-            // Another server with this folder has made it meanwhile.
-            Err(_) if target.exists() => fs::remove_dir_all(&made)?,
-            Err(error) => return fs::remove_dir_all(&made).and(Err(error)),
+        if fs::rename(&made, &target).is_ok() {
+            return Ok(Some(KeptGraph { graph: OptimisedGraph::in_folder(&target), digests: None, key }));
         }
-        Ok(true)
+        // Another server with this folder has made it meanwhile, or has left a part of it.
+        if let Some(kept) = self.graph(key).filter(KeptGraph::is_intact) {
+            fs::remove_dir_all(&made)?;
+            return Ok(Some(kept));
+        }
+        self.forget_graph(key);
+        let moved = fs::rename(&made, &target);
+        moved.or_else(|error| fs::remove_dir_all(&made).and(Err(error)))?;
+        Ok(Some(KeptGraph { graph: OptimisedGraph::in_folder(&target), digests: None, key }))
     }
 
-    /// Forgets a graph.
+    /// Removes a graph.
     pub fn forget_graph(&self, key: CacheKey) {
-        // What is not there is forgotten.
+        // It may have been removed already.
         let _ = fs::remove_dir_all(self.graph_path(key));
     }
 
@@ -298,23 +306,38 @@ fn touch(path: &Path) {
     let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
-/// Makes a folder that only this user can write to and read.
+/// Makes a folder that only this user can write to and read, if it does not exist. Refuses a folder that others own or can
+/// write to, because they could put a graph there.
 fn make_private_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    machine::may_be_written(path)
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(path)?;
+    let problem = match metadata {
+        _ if !metadata.is_dir() => "is not a folder",
+        _ if metadata.uid() != machine::user_id() => "belongs to another user",
+        _ if metadata.mode() & 0o022 != 0 => "can be written by other users (chmod go-w)",
+        _ => return machine::may_be_written(path),
+    };
+    Err(io::Error::other(format!("{} {problem}", path.display())))
 }
 
-/// Removes the folders of graphs that a server began to make before it ended.
+/// Removes the folders of graphs that a server began to make before it ended. Other servers may remove them at the same time.
 fn remove_abandoned(graphs: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(graphs)? {
-        let entry = entry?;
-        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-        if entry.file_name().to_string_lossy().starts_with(MAKING) && age > ABANDONED_AFTER {
-            fs::remove_dir_all(entry.path())?;
+    for entry in fs::read_dir(graphs)?.filter_map(io::Result::ok) {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        if is_being_made(&entry.path()) && age > ABANDONED_AFTER {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
+}
+
+fn is_being_made(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MAKING))
 }
 
 /// Describes a program or library: another build has another size or time.
@@ -398,5 +421,19 @@ mod tests {
         fs::File::open(&path).unwrap().set_modified(long_ago).unwrap();
         cache(folder.path(), 10_000);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let program = std::env::current_exe().unwrap();
+        let libraries = RuntimeLibraries { onnxruntime: program.clone(), operators: Vec::new() };
+        let is_opened = || LoadCache::open(&path, 10_000, &libraries, &program).is_some();
+        assert!(is_opened());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(!is_opened());
     }
 }

@@ -11,7 +11,7 @@
 //!   it, `zip_map.rs` replaces outputs of maps by tensors, and `narrow_types.rs` converts inputs and outputs of narrow
 //!   types.
 //! - `file_kind.rs` recognises files that stand in the place of another, such as pointers of Git LFS.
-//! - `load_cache.rs` keeps what loads have found out and made, in a folder of its own beside the state.
+//! - `load_cache.rs` keeps findings of trials and optimised graphs for later starts, in a folder of its own.
 //! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
 //!   hold.

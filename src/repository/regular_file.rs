@@ -13,7 +13,8 @@ pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let length = usize::try_from(file.metadata()?.len().min(limit)).map_err(io::Error::other)?;
     // With room for one byte more, the end of the file is found without a larger buffer.
-    let mut bytes = Vec::with_capacity(length + 1);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length.saturating_add(1)).map_err(io::Error::other)?;
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("larger than {limit} bytes")));

@@ -83,6 +83,7 @@ const BOUNDARIES: &[Boundary] = &[
             "registry/examine.rs",
             "registry/example.rs",
             "registry/loader.rs",
+            "registry/sized_version.rs",
             "registry/trial.rs",
         ],
         because: "decisions are pure functions; the time is passed to them",

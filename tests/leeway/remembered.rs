@@ -129,6 +129,34 @@ async fn shut_down(app: TestApp) {
     app.running.await.unwrap().unwrap();
 }
 
+/// Changes one byte of the weights of the only kept graph.
+fn damage(cache: &Cache) {
+    let weights = cache.graphs()[0].join("weights.bin");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&weights, bytes).unwrap();
+}
+
+/// With other settings, the findings of the trial do not count, but the graph would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_graph_is_replaced_by_the_next_trial() {
+    let cache = Cache::new();
+    let repository = large(&digits(), 1, &[]);
+    let config = repository.config();
+    let first = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
+    let expected = answer(&first).await;
+    shut_down(first).await;
+    damage(&cache);
+    std::fs::write(repository.path().join("large/model.toml"), format!("{PLAIN}max_instances = 7\n")).unwrap();
+    let tried = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
+    assert_eq!(answer(&tried).await, expected);
+    shut_down(tried).await;
+    let again = TestApp::with_trial(config.clone(), cache.no_trial(&config)).await;
+    assert_eq!(answer(&again).await, expected);
+    assert!(is_mapped(&cache.graphs()[0]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_graph_is_never_used() {
     let cache = Cache::new();
@@ -137,11 +165,7 @@ async fn a_damaged_graph_is_never_used() {
     let first = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
     let expected = answer(&first).await;
     shut_down(first).await;
-    let weights = cache.graphs()[0].join("weights.bin");
-    let mut bytes = std::fs::read(&weights).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x40;
-    std::fs::write(&weights, bytes).unwrap();
+    damage(&cache);
     let graph = cache.graphs()[0].clone();
     // The version was tried out, so it is opened from its own file. The graph is thrown away, and made by the next trial.
     let from_file = TestApp::with_trial(config.clone(), cache.no_trial(&config)).await;
@@ -164,7 +188,8 @@ async fn without_room_for_its_graph_a_model_is_served_from_its_file() {
     let app = TestApp::with_trial(config.clone(), cache.trial(&config, 1 << 20)).await;
     let expected = answer(&app).await;
     assert_eq!(cache.graphs(), [] as [PathBuf; 0]);
-    // The findings are remembered all the same.
-    let app = TestApp::with_trial(config.clone(), cache.no_trial(&config)).await;
+    // The findings are kept all the same.
+    let trial = Trial { program: PathBuf::from("/bin/false"), ..cache.trial(&config, 1 << 20) };
+    let app = TestApp::with_trial(config.clone(), trial).await;
     assert_eq!(answer(&app).await, expected);
 }

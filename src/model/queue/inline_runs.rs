@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::state::{Door, SessionStatus, State};
 use super::{FinishedRun, Queue};
+use crate::model::batch::Lengths;
 use crate::model::inline::{InlineOwner, InlineRun};
 use crate::model::request::Batch;
 
@@ -105,6 +106,14 @@ impl Queue {
             && state.door == Door::Open
             && state.inline_paused_until.is_none_or(|until| now >= until)
             && !self.sharing.is_open()
+            && self.are_rows_short(state)
+    }
+
+    /// Returns true if a run of any single waiting row is short enough for an inline run.
+    fn are_rows_short(&self, state: &State) -> bool {
+        let policy = self.sharing.policy();
+        let is_short = |inputs| policy.row_size(inputs) <= state.inline_batch;
+        policy.lengths == Lengths::Alike || state.line.candidates().all(|candidate| is_short(candidate.inputs))
     }
 
     fn next_inline_batch(&self, state: &mut State, now: Instant) -> Option<Batch> {
