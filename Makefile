@@ -47,7 +47,7 @@ bench-peers: build ## Leeway beside FastAPI, LitServe, BentoML and the floor pro
 	$(CARGO) build --locked --release --example floor
 	$(CARGO) bench --locked --bench peers
 
-bench-scaling: build ## The cost of a request by the number of features and of loaded models (after bench-peers)
+bench-scaling: build ## The cost of a request by the number of features and of loaded models (installs what bench-peers does)
 	$(CARGO) bench --locked --bench scaling
 
 bench-protocols: build ## JSON, raw bytes and gRPC beside each other, and gRPC beside the floor's REST
@@ -70,7 +70,7 @@ bench-predict: build ## leeway predict for 1,000,000 rows of CSV and Parquet, be
 bench-python: build ## Texts and images beside FastAPI, PyTorch and Pillow (installs them and oha into .bench)
 	$(CARGO) bench --locked --bench against_python
 
-bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Runtime; starts of a large model (after bench-peers; installs oha into .bench)
+bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Runtime; starts of a large model (installs what bench-peers does)
 	$(CARGO) build --locked --release --example bare_loop
 	$(CARGO) bench --locked --bench footprint
 

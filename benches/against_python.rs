@@ -22,14 +22,16 @@ use std::time::{Duration, Instant};
 
 use leeway::pipeline::{StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
-use leeway_testkit::{KillOnDrop, Load, OHA, Server, checkout, in_turn, median, number_from, oha, summarize, workshop};
+use leeway_testkit::{
+    KillOnDrop, Load, OHA, Server, checkout, in_turn, median, number_from, oha, python, succeed, summarize, workshop,
+};
 use serde_json::{Value, json};
 
 fn main() {
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 4);
     oha();
-    let python = python();
+    let python = python("python", "benches/python/requirements.txt", "PyTorch and FastAPI");
     let (models, held_out) = minilm(&python);
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
     let leeway = Server::measured(&models, &[]);
@@ -39,26 +41,7 @@ fn main() {
     beside_pillow(&python);
 }
 
-// ===== Python packages =====
-
-/// Returns the interpreter of a virtual environment of this bench.
-fn python() -> PathBuf {
-    let (folder, requirements) = (workshop().join("python"), checkout().join("benches/python/requirements.txt"));
-    let (python, stamp) = (folder.join("bin/python"), folder.join("INSTALLED"));
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    println!("installing PyTorch and FastAPI into .bench/python (once, some minutes) ...");
-    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements));
-    std::fs::write(stamp, wanted).unwrap();
-    python
-}
-
-fn succeed(command: &mut Command) {
-    assert!(command.status().unwrap().success(), "{command:?}");
-}
+// ===== model =====
 
 /// Exports the model, and 100 texts with their vectors.
 fn minilm(python: &Path) -> (PathBuf, Value) {

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use leeway::repository::FoundVersion;
 use leeway_testkit::{
-    Load, OHA, Repository, Server, TENSOR_STAGES, checkout, example, median, number_from, oha, onnxruntime, shipped,
-    summarize, test_model, workshop,
+    Load, OHA, Repository, Server, TENSOR_STAGES, checkout, example, median, number_from, oha, onnxruntime,
+    python_of_peers, shipped, succeed, summarize, test_model, workshop,
 };
 
 /// Maximum number of rows in a run.
@@ -79,9 +79,8 @@ fn main() {
 fn large_model(rounds: usize) {
     let file = workshop().join("large.onnx");
     if !file.exists() {
-        let mut make = Command::new(workshop().join("peers/bin/python"));
-        make.arg(checkout().join("benches/python/peers/make_large.py")).arg(&file);
-        assert!(make.status().is_ok_and(|status| status.success()), "run `make bench-peers` first: {make:?}");
+        let mut make = Command::new(python_of_peers());
+        succeed(make.arg(checkout().join("benches/python/peers/make_large.py")).arg(&file));
     }
     let repository = Repository::in_workshop("footprint-large")
         .with_version("large", 1, &file, &[])

@@ -14,13 +14,13 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use leeway_testkit::{
-    Floor, Load, OHA, PLAIN, Repository, Server, Spread, checkout, held_out, median, number_from, oha, shipped,
-    summarize, workshop,
+    Floor, Load, OHA, PLAIN, Repository, Server, Spread, checkout, held_out, median, number_from, oha, python_of_peers,
+    shipped, succeed, summarize, workshop,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
@@ -91,25 +91,6 @@ impl Peer {
     }
 }
 
-/// Returns the interpreter of the virtual environment of this bench.
-fn python() -> PathBuf {
-    let (folder, requirements) = (workshop().join("peers"), checkout().join("benches/python/peers/requirements.txt"));
-    let (python, stamp) = (folder.join("bin/python"), folder.join("INSTALLED"));
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    println!("installing FastAPI, LitServe, BentoML and LightGBM into .bench/peers (once, some minutes) ...");
-    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements));
-    std::fs::write(stamp, wanted).unwrap();
-    python
-}
-
-fn succeed(command: &mut Command) {
-    assert!(command.status().unwrap().success(), "{command:?}");
-}
-
 /// Measures all peers in turn, and prints a table. The last peer is Leeway.
 fn compare(peers: &[Peer], body: &Path, rounds: usize, seconds: u64) {
     println!("| connections | server | requests/s | P50, ms | P99, ms | Leeway / it |\n|---|---|---|---|---|---|");
@@ -144,7 +125,7 @@ fn main() {
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 3);
     oha();
-    let python = python();
+    let python = python_of_peers();
     let cores = std::thread::available_parallelism().unwrap();
     println!("oha {OHA}, {cores} cores shared with it; {rounds} rounds of {seconds} s, in turn; medians");
 

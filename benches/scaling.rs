@@ -15,7 +15,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use leeway_testkit::{Load, OHA, PLAIN, Repository, Server, checkout, number_from, oha, summarize, workshop};
+use leeway_testkit::{
+    Load, OHA, PLAIN, Repository, Server, checkout, number_from, oha, python_of_peers, succeed, summarize, workshop,
+};
 use serde_json::json;
 
 const FEATURES: [usize; 4] = [64, 256, 1024, 4096];
@@ -64,10 +66,9 @@ fn main() {
 
     let linear = workshop().join("linear");
     if FEATURES.iter().any(|features| !linear.join(format!("linear_{features}.onnx")).exists()) {
-        let mut make = Command::new(workshop().join("peers/bin/python"));
+        let mut make = Command::new(python_of_peers());
         make.arg(checkout().join("benches/python/peers/make_linear.py")).arg(&linear);
-        make.args(FEATURES.map(|features| features.to_string()));
-        assert!(make.status().is_ok_and(|status| status.success()), "run `make bench-peers` first: {make:?}");
+        succeed(make.args(FEATURES.map(|features| features.to_string())));
     }
     let cells = "1 connection: requests/s | P50, µs | processor, µs | 16: requests/s | P50, µs | processor, µs |";
     println!("| features | {cells}\n|---|---|---|---|---|---|---|");

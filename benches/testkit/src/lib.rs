@@ -8,6 +8,7 @@ mod load_generator;
 mod measuring;
 mod places;
 mod process;
+mod python;
 mod repository;
 mod server;
 
@@ -18,5 +19,6 @@ pub use self::places::{
     checkout, copy_folder, example, held_out, leeway_program, onnxruntime, shipped, test_model, workshop,
 };
 pub use self::process::{KillOnDrop, leeway, run};
+pub use self::python::{python, python_of_peers, succeed};
 pub use self::repository::{PLAIN, Repository, TENSOR_STAGES, test_config};
 pub use self::server::Server;
