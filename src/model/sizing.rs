@@ -6,7 +6,6 @@
 //! loaded. So the choice is the number of threads that loses least at its worse end: with one request at a time, or with all
 //! workers busy.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -162,38 +161,18 @@ fn reason(chosen: &MeasuredThreads, others: &[&MeasuredThreads], shared_rows: Op
     if let Some(rows) = shared_rows {
         text += &format!(", and at most {} in a shared run", count(rows.get(), "row"));
     }
-    for (index, one) in std::iter::once(&chosen).chain(others).enumerate() {
-        let times = Times { measured: one, with_rows: index == 0 };
-        match index {
-            0 => text += &format!(": {times}"),
-            _ => text += &format!("; with {}, {times}", count(one.threads.intra_op.get(), "thread")),
-        }
+    let ms = |took: &Duration| format!("{:.3} ms", took.as_secs_f64() * 1e3);
+    let Some((fewest, took)) = chosen.runs.first() else { return text };
+    text += &format!(": a run of {} takes {}", count(*fewest, "row"), ms(took));
+    let last = chosen.runs.last().filter(|(rows, _)| rows > fewest);
+    text += &last.map_or_else(String::new, |(rows, took)| format!(", and one of {rows} rows {}", ms(took)));
+    for other in others {
+        let of = |wanted: usize| other.runs.iter().find(|(rows, _)| *rows == wanted).map(|(_, took)| ms(took));
+        // The measurement of a slow model may have ended before the largest run.
+        let times: Vec<String> = [of(*fewest), last.and_then(|(rows, _)| of(*rows))].into_iter().flatten().collect();
+        text += &format!("; with {}, {}", count(other.threads.intra_op.get(), "thread"), times.join(" and "));
     }
     text
-}
-
-/// The first and the last measured duration of one number of threads, in words.
-struct Times<'a> {
-    measured: &'a MeasuredThreads,
-    with_rows: bool,
-}
-
-impl fmt::Display for Times<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |took: &Duration| took.as_secs_f64() * 1e3;
-        let runs = &self.measured.runs;
-        match (runs.first(), runs.last().filter(|_| runs.len() > 1), self.with_rows) {
-            (Some((rows, took)), last, true) => {
-                write!(f, "a run of {rows} row{} takes {:.3} ms", if *rows == 1 { "" } else { "s" }, ms(took))?;
-                last.map_or(Ok(()), |(rows, took)| write!(f, ", and one of {rows} rows {:.3} ms", ms(took)))
-            }
-            (Some((_, took)), last, false) => {
-                write!(f, "{:.3} ms", ms(took))?;
-                last.map_or(Ok(()), |(_, took)| write!(f, " and {:.3} ms", ms(took)))
-            }
-            (None, ..) => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -237,6 +216,12 @@ mod tests {
         insta::assert_snapshot!(
             Sizing::choose(&measured, Count::Auto).unwrap().reason,
             @"2 workers with 1 thread each, and at most 128 rows in a shared run: a run of 1 row takes 0.006 ms, and one of 128 rows 0.070 ms; with 2 threads, 0.009 ms and 0.073 ms"
+        );
+        // A time is compared with a time of as many rows only.
+        let slow = MeasuredThreads { runs: measured[0].runs[..3].to_vec(), ..measured[0].clone() };
+        insta::assert_snapshot!(
+            Sizing::choose(&[slow, line(1, 2, 0.2, 3.0)], Count::Fixed(number(8))).unwrap().reason,
+            @"1 worker with 2 threads each: a run of 1 row takes 0.003 ms, and one of 128 rows 0.029 ms; with 1 thread, 0.006 ms"
         );
         let only = MeasuredThreads { runs: vec![(1, Duration::from_millis(3))], ..measured[1].clone() };
         insta::assert_snapshot!(

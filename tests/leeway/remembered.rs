@@ -36,6 +36,14 @@ impl Cache {
         Trial { program: PathBuf::from("/bin/false"), ..self.trial(config, u64::MAX) }
     }
 
+    /// Starts a server that keeps the graph of its model, and stops it. Returns its answer.
+    async fn first_answer(&self, config: &Config) -> Value {
+        let first = TestApp::with_trial(config.clone(), self.trial(config, u64::MAX)).await;
+        let expected = answer(&first).await;
+        shut_down(first).await;
+        expected
+    }
+
     /// The folders of the kept graphs.
     fn graphs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.0.path().join("graphs")).unwrap();
@@ -144,9 +152,7 @@ async fn a_damaged_graph_is_replaced_by_the_next_trial() {
     let cache = Cache::new();
     let repository = large(&digits(), 1, &[]);
     let config = repository.config();
-    let first = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
-    let expected = answer(&first).await;
-    shut_down(first).await;
+    let expected = cache.first_answer(&config).await;
     damage(&cache);
     std::fs::write(repository.path().join("large/model.toml"), format!("{PLAIN}max_instances = 7\n")).unwrap();
     let tried = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
@@ -162,9 +168,7 @@ async fn a_damaged_graph_is_never_used() {
     let cache = Cache::new();
     let repository = large(&digits(), 1, &[]);
     let config = repository.config();
-    let first = TestApp::with_trial(config.clone(), cache.trial(&config, u64::MAX)).await;
-    let expected = answer(&first).await;
-    shut_down(first).await;
+    let expected = cache.first_answer(&config).await;
     damage(&cache);
     let graph = cache.graphs()[0].clone();
     // The version was tried out, so it is opened from its own file. The graph is thrown away, and made by the next trial.
