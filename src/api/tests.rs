@@ -159,9 +159,18 @@ fn drift(psi: &Value) -> Value {
             "version": 2, "baseline_rows": 1437, "status": "drifted", "window_s": 5.25, "rows": 1000,
             "features": [{
                 "name": "pixels[39]", "status": "warning", "psi": psi, "psi_adjusted": psi,
-                "kl_window_from_baseline": psi, "kl_baseline_from_window": psi, "z": psi, "window_count": 1000,
-                "baseline_count": 1437, "bins": [
-                    { "bin": "0", "baseline_count": 1437, "window_count": 455, "baseline_ratio": 0.9986, "window_ratio": 0.4 }
+                "kl_window_from_baseline": psi, "kl_baseline_from_window": psi, "jensen_shannon": psi,
+                "kolmogorov_smirnov": 0.25, "wasserstein": 0.5,
+                "baseline_summary": { "mean": 1.5, "deviation": 0.5, "median": 1.25 },
+                "window_summary": { "mean": 2.5, "deviation": 0.5, "median": 2.25 },
+                "z": psi, "p_value": psi, "q_value": psi, "window_count": 1000, "baseline_count": 1437,
+                "independent_count": 900,
+                "shares": [{
+                    "of": "above", "status": "drifted", "baseline_share": 0.0, "window_share": psi, "p_value": psi,
+                    "q_value": psi,
+                }],
+                "bins": [
+                    { "bin": "0", "baseline_count": 1437, "window_count": 455, "baseline_ratio": 0.9986, "window_ratio": psi }
                 ],
             }],
             "predictions": [], "not_watched": ["pixels[0]"],

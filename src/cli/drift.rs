@@ -1,16 +1,16 @@
 //! `leeway drift`: shows the distance of the last requests from the training data.
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
+use super::drift_change::change;
 use super::servers::ServerArgs;
 use super::table_cells::{align_right, cell, table, text_of, words};
 use crate::api::admin::{ModelDrift, VersionDrift};
 use crate::identity::{ModelName, Version};
-use crate::monitor::{Drift, DriftStatus, FeatureDrift};
+use crate::monitor::{Drift, FeatureDrift};
 
 #[derive(Debug, Args)]
 pub(super) struct DriftArgs {
@@ -85,36 +85,45 @@ pub(super) fn run(args: DriftArgs) -> Result<()> {
 
 fn write_head(out: &mut dyn Write, model: &ModelName, drift: &VersionDrift) -> Result<()> {
     let VersionDrift { version, baseline_rows, report } = drift;
-    let window = Duration::try_from_secs_f64(report.window_s).unwrap_or_default();
-    let window = Duration::from_secs(window.as_secs());
+    let window = rounded_duration(report.window_s);
     let baseline = match baseline_rows {
         Some(rows) => format!("a baseline of {rows} rows"),
         None => "no baseline (leeway add --baseline-data makes one)".to_owned(),
     };
     let (status, rows) = (words(report.status.name()), report.rows);
-    writeln!(out, "{model} version {version}: {status}; {rows} rows in the last {window:?}, {baseline}")?;
+    writeln!(out, "{model} version {version}: {status}; {rows} rows in the last {window}, {baseline}")?;
     Ok(())
 }
 
+/// Formats a duration in its largest unit: `45 s`, `30 min`, `6.5 h`.
+fn rounded_duration(seconds: f64) -> String {
+    let tenths = |number: f64| format!("{number:.1}").trim_end_matches(".0").to_owned();
+    match seconds {
+        _ if seconds < 60.0 => format!("{} s", seconds.round()),
+        _ if seconds < 3_600.0 => format!("{} min", (seconds / 60.0).round()),
+        _ if seconds < 86_400.0 => format!("{} h", tenths(seconds / 3_600.0)),
+        _ => format!("{} d", tenths(seconds / 86_400.0)),
+    }
+}
+
 fn write_features(out: &mut dyn Write, VersionDrift { report, .. }: &VersionDrift, all: bool) -> Result<()> {
-    let mut rows = table(["", "feature", "status", "PSI - chance", "PSI", "z", "values"]);
+    let mut rows = table(["", "feature", "status", "PSI - chance", "values", "change"]);
     let mut hidden = 0;
     for (found, what) in [(&report.predictions, "prediction"), (&report.features, "feature")] {
         let shown = if all { found.len() } else { found.len().min(WORST) };
         hidden += found.len() - shown;
-        for FeatureDrift { name, status, drift, bins } in &found[..shown] {
+        for feature in &found[..shown] {
             rows.add_row([
                 what.to_owned(),
-                cell(name),
-                words(status.name()),
-                number(drift.psi_adjusted, 3),
-                number(drift.psi, 3),
-                number(drift.z, 1),
-                values(*status, drift, bins.len()),
+                cell(&feature.name),
+                words(feature.status.name()),
+                number(feature.drift.psi_adjusted),
+                feature.bins.iter().map(|bin| bin.window_count).sum::<u64>().to_string(),
+                change(feature),
             ]);
         }
     }
-    align_right(&mut rows, 3..7);
+    align_right(&mut rows, 3..5);
     if !rows.is_empty() {
         writeln!(out, "{}", text_of(&rows))?;
     }
@@ -127,25 +136,9 @@ fn write_features(out: &mut dyn Write, VersionDrift { report, .. }: &VersionDrif
     Ok(())
 }
 
-/// Returns the number of values in the window, and the number that a verdict needs, if it is larger.
-fn values(status: DriftStatus, drift: &Drift, bins: usize) -> String {
-    match status {
-        DriftStatus::NotEnoughData => format!("{} of {}", drift.window_count, Drift::needed_values(bins)),
-        _ => drift.window_count.to_string(),
-    }
-}
-
-/// Formats a number with `digits` decimals. NaN, which stands for nothing to compare, is formatted as 0.
-fn number(value: f64, digits: usize) -> String {
-    format!("{:.digits$}", if value.is_nan() { 0.0 } else { value })
-}
-
-/// Returns the name of a bin. The largest number below 0 is the edge of the bin of all negative numbers.
-fn name_of(bin: &str) -> String {
-    match bin.parse::<f64>() {
-        Ok(edge) if edge < 0.0 && (edge as f32 == 0.0 || edge as f32 == -f32::from_bits(1)) => "< 0".to_owned(),
-        _ => cell(bin),
-    }
+/// Formats a measure. NaN stands for nothing to compare.
+fn number(value: f64) -> String {
+    if value.is_nan() { "-".to_owned() } else { format!("{value:.3}") }
 }
 
 fn write_distributions(out: &mut dyn Write, drift: &VersionDrift, feature: &str) -> Result<()> {
@@ -154,29 +147,39 @@ fn write_distributions(out: &mut dyn Write, drift: &VersionDrift, feature: &str)
     if found.peek().is_none() {
         bail!("version {version} watches no feature or prediction called {feature:?}; --all lists what it watches");
     }
-    for FeatureDrift { name, status, bins, .. } in found {
+    for feature in found {
+        let FeatureDrift { name, status, drift, bins, .. } = feature;
         let mut rows = table(["up to, or value", "baseline", "", "", "window", "", ""]);
-        let in_baseline: u64 = bins.iter().map(|bin| bin.baseline_count).sum();
-        let in_window: u64 = bins.iter().map(|bin| bin.window_count).sum();
         for bin in bins {
             let bar = |share: f64| "█".repeat((share * BAR).round() as usize);
-            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            let share = |count: u64, all: u64| if all == 0 { 0.0 } else { count as f64 / all as f64 };
-            let (baseline, window) = (share(bin.baseline_count, in_baseline), share(bin.window_count, in_window));
+            let percent = |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1} %", 100.0 * share) };
             rows.add_row([
-                name_of(&bin.bin),
+                cell(&bin.bin),
                 bin.baseline_count.to_string(),
-                percent(baseline),
-                bar(baseline),
+                percent(bin.baseline_ratio),
+                bar(bin.baseline_ratio),
                 bin.window_count.to_string(),
-                percent(window),
-                bar(window),
+                percent(bin.window_ratio),
+                bar(bin.window_ratio),
             ]);
         }
         align_right(&mut rows, [1, 2, 4, 5]);
-        writeln!(out, "{name}: {}\n{}", words(status.name()), text_of(&rows))?;
+        let change = Some(change(feature)).filter(|change| !change.is_empty());
+        let change = change.map_or_else(String::new, |change| format!("; {change}"));
+        writeln!(out, "{name}: {}{change}\n{}", words(status.name()), text_of(&rows))?;
+        write_measures(out, drift)?;
     }
     Ok(())
+}
+
+/// Writes the distances of one feature.
+fn write_measures(out: &mut dyn Write, drift: &Drift) -> Result<()> {
+    let ordered = [("Kolmogorov-Smirnov", drift.kolmogorov_smirnov), ("Wasserstein", drift.wasserstein)];
+    let ordered = ordered.into_iter().filter_map(|(name, distance)| Some((name, distance?)));
+    let all = [("PSI", drift.psi), ("PSI - chance", drift.psi_adjusted), ("Jensen-Shannon", drift.jensen_shannon)];
+    let distances: Vec<String> =
+        all.into_iter().chain(ordered).map(|(name, distance)| format!("{name} {}", number(distance))).collect();
+    Ok(writeln!(out, "{}; z {}", distances.join(", "), number(drift.z))?)
 }
 
 #[cfg(test)]
@@ -187,11 +190,10 @@ mod tests {
     fn a_window_has_a_unit() {
         let seconds = |text| seconds_of(text).ok();
         assert_eq!(["3600", "45s", "30m", "1h", "1d"].map(seconds), [3_600, 45, 1_800, 3_600, 86_400].map(Some));
+        assert_eq!(
+            [0.2, 59.0, 61.0, 3_600.0, 23_400.0, 86_400.0].map(rounded_duration),
+            ["0 s", "59 s", "1 min", "1 h", "6.5 h", "1 d"]
+        );
         assert_eq!(["", "h", "1w", "-1", "1 h", "1hh", "99999999999999999999d", "1ü"].map(seconds), [None; 8]);
-    }
-
-    #[test]
-    fn the_bin_of_negative_numbers_is_named() {
-        assert_eq!(["-5e-324", "-1e-45", "-1.5", "0", "NL"].map(name_of), ["< 0", "< 0", "-1.5", "0", "NL"]);
     }
 }

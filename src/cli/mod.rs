@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod demo;
 mod drift;
+mod drift_change;
 mod exit;
 mod findings;
 mod first_request;

@@ -4,11 +4,11 @@
 //! made by running the version's own pipeline over the training data (`leeway add --baseline-data`, `leeway baseline`),
 //! so that its features are computed exactly as in serving.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::bins::{Bins, MAX_NUMBER_BINS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
+use super::bins::{Bins, MAX_NUMBER_BINS, MAX_RARE_TEXTS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber, prediction_features};
 
 /// The only supported format of the file.
@@ -19,6 +19,8 @@ const MAX_FEATURES: usize = 1 << 14;
 const MAX_NAME: usize = 128;
 /// Number of bins of a numeric feature. Each bin has the same number of sampled rows.
 const QUANTILE_BINS: usize = 10;
+/// Maximum number of edges of these bins. Together with the bins for values out of range, they fill a block of counters.
+const MAX_QUANTILE_EDGES: usize = 10;
 /// Quantiles in the summary of a numeric feature, by name.
 const NOTED_QUANTILES: [(&str, f64); 7] =
     [("0.01", 0.01), ("0.05", 0.05), ("0.25", 0.25), ("0.5", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.99", 0.99)];
@@ -51,11 +53,24 @@ pub struct FeatureBaseline {
     pub counts: Vec<u64>,
     /// Number of rows without a value.
     pub missing: u64,
-    /// Number of rows with a text that has no bin of its own, or with an infinite number.
+    /// Number of rows with a text that has no bin, or with an infinite number.
     pub other: u64,
+    /// The texts that are too rare for a bin of their own, so that a text that never occurred can be told from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rare: Option<RareValues>,
     /// Summary of a numeric feature, for readers of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+}
+
+/// Texts that share one bin, because each of them is rare.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RareValues {
+    /// The texts, in order.
+    pub values: Vec<String>,
+    /// Number of rows with one of them.
+    pub count: u64,
 }
 
 /// Mean, deviation, range and quantiles of a numeric feature in the training data.
@@ -118,9 +133,10 @@ impl Baseline {
 }
 
 impl FeatureBaseline {
-    /// The counts of all bins, in the order of [`Bins::names`].
+    /// The counts of all bins: of its own bins, of rare, missing and other values.
     pub fn all_counts(&self) -> Vec<u64> {
-        self.counts.iter().copied().chain([self.missing, self.other]).collect()
+        let rare = self.rare.iter().map(|rare| rare.count);
+        self.counts.iter().copied().chain(rare).chain([self.missing, self.other]).collect()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -138,7 +154,23 @@ impl FeatureBaseline {
         if self.all_counts().iter().all(|count| *count == 0) {
             return Err("all counts are 0".to_owned());
         }
-        self.bins.problem().map_or(Ok(()), Err)
+        self.bins.problem().or_else(|| self.problem_of_rare()).map_or(Ok(()), Err)
+    }
+
+    fn problem_of_rare(&self) -> Option<String> {
+        let RareValues { values, .. } = self.rare.as_ref()?;
+        let Bins::Text { values: frequent } = &self.bins else {
+            return Some("rare: only a feature of texts has rare values".to_owned());
+        };
+        if values.len() > MAX_RARE_TEXTS {
+            return Some(format!("rare: there are {} values, but at most {MAX_RARE_TEXTS} are allowed", values.len()));
+        }
+        if values.iter().any(|value| value.len() > MAX_TEXT_BYTES) {
+            return Some(format!("rare: a value is longer than {MAX_TEXT_BYTES} bytes"));
+        }
+        let known: BTreeSet<&String> = frequent.iter().chain(values).collect();
+        (known.len() < frequent.len() + values.len())
+            .then(|| "rare: a value occurs twice, or has its own bin".to_owned())
     }
 }
 
@@ -190,6 +222,10 @@ struct CountedText {
     bins: TextBins,
     values: Vec<String>,
     counts: Vec<u64>,
+    /// The counted values without a bin of their own, with their number of rows.
+    rare: BTreeMap<String, u64>,
+    /// False if there are too many rare values to keep them, or if they are not wanted.
+    keeps_rare: bool,
 }
 
 impl Sample {
@@ -232,8 +268,8 @@ impl Sample {
             sampled_rows: self.rows,
             rows: 0,
             numbers: self.numbers.into_iter().map(CountedNumber::new).collect(),
-            texts: self.texts.into_iter().map(CountedText::new).collect(),
-            class: CountedText::new(class),
+            texts: self.texts.into_iter().map(|texts| CountedText::new(texts, true)).collect(),
+            class: CountedText::new(class, false),
             observed: self.observed.map(CountedNumber::new),
         }
     }
@@ -338,6 +374,7 @@ impl CountedNumber {
             missing: counts[own],
             other: counts[own + 1],
             counts: counts[..own].to_vec(),
+            rare: None,
             bins: Bins::Number { edges: self.edges },
             summary: Some(summary).filter(|_| self.finite > 0 && is_finite),
         }
@@ -346,40 +383,66 @@ impl CountedNumber {
 
 impl CountedText {
     /// Creates a bin for each text of the sample. If there are too many texts, only the most frequent get one.
-    fn new(sample: BTreeMap<String, u64>) -> CountedText {
+    fn new(sample: BTreeMap<String, u64>, keeps_rare: bool) -> CountedText {
         let mut values: Vec<(String, u64)> =
             sample.into_iter().filter(|(value, _)| value.len() <= MAX_TEXT_BYTES).collect();
         values.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
         values.truncate(MAX_TEXT_BINS);
         let mut values: Vec<String> = values.into_iter().map(|(value, _)| value).collect();
         values.sort();
-        let bins = TextBins::new(&values);
-        CountedText { counts: vec![0; bins.slots()], bins, values }
+        let bins = TextBins::new(&values, None);
+        CountedText { counts: vec![0; bins.slots()], bins, values, rare: BTreeMap::new(), keeps_rare }
     }
 
     fn count(&mut self, value: Option<&str>) {
-        self.counts[self.bins.slot(value)] += 1;
+        let slot = self.bins.slot(value);
+        self.counts[slot] += 1;
+        let Some(value) = value.filter(|value| self.keeps_rare && value.len() <= MAX_TEXT_BYTES) else { return };
+        if slot != self.values.len() + 1 {
+            return;
+        }
+        if self.rare.len() == MAX_RARE_TEXTS && !self.rare.contains_key(value) {
+            (self.keeps_rare, self.rare) = (false, BTreeMap::new());
+            return;
+        }
+        *self.rare.entry(value.to_owned()).or_default() += 1;
     }
 
     fn finish(self, name: &str) -> FeatureBaseline {
         let own = self.values.len();
+        let count = self.rare.values().sum();
+        let rare = (self.keeps_rare && !self.rare.is_empty())
+            .then(|| RareValues { values: self.rare.into_keys().collect(), count });
         FeatureBaseline {
             name: name.to_owned(),
             missing: self.counts[own],
-            other: self.counts[own + 1],
+            other: self.counts[own + 1] - rare.as_ref().map_or(0, |rare| rare.count),
             counts: self.counts[..own].to_vec(),
+            rare,
             bins: Bins::Text { values: self.values },
             summary: None,
         }
     }
 }
 
-/// Returns the edges of bins that have about the same number of these sorted values each. Bins are merged where many
-/// values are equal. If the first edge is the smallest value, an edge is added just below it, so that smaller values
-/// get a bin of their own, like values above the last edge.
+/// Returns the edges of bins that have about the same number of these sorted values each. A value that is more frequent
+/// than that has a bin of its own, and the others share the rest of the bins. If the first edge is the smallest value, an
+/// edge is added just below it, so that smaller values get a bin of their own, like values above the last edge.
 fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
-    let quantiles = (1..QUANTILE_BINS).filter_map(|bin| quantile(sorted, bin as f64 / QUANTILE_BINS as f64));
-    let mut edges: Vec<f64> = quantiles.collect();
+    let is_frequent = |values: &&[f64]| values.len() * QUANTILE_BINS > sorted.len();
+    let frequent: Vec<f64> = sorted.chunk_by(f64::eq).filter(is_frequent).map(|values| values[0]).collect();
+    let rest: Vec<f64> = sorted.iter().copied().filter(|value| !frequent.contains(value)).collect();
+    // A frequent value has an edge at itself, and one just below itself if other values are there.
+    let bins = (QUANTILE_BINS + 1).saturating_sub(2 * frequent.len()).clamp(1, QUANTILE_BINS);
+    let quantiles = (1..bins).filter_map(|bin| quantile(&rest, bin as f64 / bins as f64));
+    let mut edges: Vec<f64> = frequent.iter().copied().chain(quantiles).collect();
+    for value in &frequent {
+        let below = edges.iter().copied().filter(|edge| edge < value).fold(f64::NEG_INFINITY, f64::max);
+        if edges.len() < MAX_QUANTILE_EDGES && rest.iter().any(|other| *other > below && other < value) {
+            edges.push(f64::from((*value as f32).next_down()));
+        }
+    }
+    edges.sort_by(f64::total_cmp);
     edges.dedup();
     if let (Some(least), Some(first)) = (sorted.first(), edges.first())
         && least == first
@@ -415,8 +478,16 @@ mod tests {
         assert_eq!(edges(&hundred), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]);
         // Half of the values are 0, the least.
         let half_zero: Vec<f64> = (1..=100).map(|i| f64::from((i - 50).max(0))).collect();
-        assert_eq!(edges(&half_zero), [f64::from(0f32.next_down()), 0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(
+            edges(&half_zero),
+            [f64::from(0f32.next_down()), 0.0, 6.0, 12.0, 17.0, 23.0, 28.0, 34.0, 39.0, 45.0]
+        );
+        // 92 of 100 values are 0; the others have bins of their own, below and above it.
+        let mostly_zero: Vec<f64> = (1..=200).map(|i| f64::from((i - 192).max(0) + (i - 9).min(0))).collect();
+        assert_eq!(edges(&mostly_zero), [-7.0, -5.0, -3.0, -1.0, 0.0, 1.0, 3.0, 5.0, 7.0]);
         assert_eq!(edges(&[7.0; 20]), [f64::from(7f32.next_down()), 7.0]);
+        let dice: Vec<f64> = (0..600).map(|i| f64::from(i % 6 + 1)).collect();
+        assert_eq!(edges(&dice), [f64::from(1f32.next_down()), 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(edges(&[]), [0.0; 0]);
     }
 
@@ -448,7 +519,8 @@ mod tests {
         let summary = number.summary.as_ref().unwrap();
         assert_eq!((summary.min, summary.max, summary.quantiles["0.5"]), (1.0, 4.0, 2.0));
         assert!((summary.mean - 7.0 / 3.0).abs() < 1e-12 && (summary.deviation - (14.0f64 / 9.0).sqrt()).abs() < 1e-12);
-        assert_eq!((text.all_counts(), text.bins.names()[0].as_str()), (vec![3, 1, 1], "a"));
+        assert_eq!((text.all_counts(), &text.bins), (vec![3, 1, 1, 0], &Bins::Text { values: vec!["a".to_owned()] }));
+        assert_eq!(text.rare, Some(RareValues { values: vec!["b".to_owned()], count: 1 }));
         let names: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
         assert_eq!(names, ["class", "confidence", "margin", "entropy"]);
         assert_eq!(baseline.predictions[0].all_counts(), [0, 5, 0, 0]);

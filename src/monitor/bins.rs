@@ -29,10 +29,15 @@ pub enum Bins {
     },
 }
 
+/// Maximum number of texts that share the bin of rare values.
+pub(super) const MAX_RARE_TEXTS: usize = 10_000;
+
 /// Name of the bin of missing values.
 pub(super) const MISSING: &str = "missing";
 /// Name of the bin of texts without a bin of their own, and of infinite numbers.
 pub(super) const OTHER: &str = "other";
+/// Name of the bin of texts that are known, but too rare for a bin of their own.
+pub(super) const RARE: &str = "rare";
 
 impl Bins {
     /// Number of bins besides `missing` and `other`.
@@ -46,26 +51,6 @@ impl Bins {
     /// Returns true if there are no bins besides `missing` and `other`.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Names of all bins, in order, `missing` and `other` last. A bin of numbers is named by its upper edge, like the
-    /// label `le`.
-    ///
-    /// ```
-    /// use leeway::monitor::Bins;
-    /// let bins = Bins::Number { edges: vec![0.5, 2.0] };
-    /// assert_eq!(bins.names(), ["0.5", "2", "+Inf", "missing", "other"]);
-    /// ```
-    pub fn names(&self) -> Vec<String> {
-        let own: Vec<String> = match self {
-            Bins::Number { edges } => edges.iter().map(|edge| shown(*edge)).chain(["+Inf".to_owned()]).collect(),
-            // A text that equals the name of one of the last two bins is quoted.
-            Bins::Text { values } => values
-                .iter()
-                .map(|value| if value == MISSING || value == OTHER { format!("{value:?}") } else { value.clone() })
-                .collect(),
-        };
-        own.into_iter().chain([MISSING.to_owned(), OTHER.to_owned()]).collect()
     }
 
     /// Returns the reason why these bins are invalid; `None` if they are valid.
@@ -96,8 +81,23 @@ impl Bins {
     }
 }
 
-/// Formats a number like the label `le`: as short as possible without loss.
-fn shown(number: f64) -> String {
+/// Returns the name of a bin of one text. A text that equals the name of another bin is quoted.
+pub(super) fn quoted(value: &str) -> String {
+    if [MISSING, OTHER, RARE].contains(&value) { format!("{value:?}") } else { value.to_owned() }
+}
+
+/// Returns the name of the bin that ends at an edge: the edge, like the label `le`. An edge just below a short number
+/// such as 0 is written as `<0`.
+///
+/// Numbers are as short as possible without loss.
+pub(super) fn shown(edge: f64) -> String {
+    let single = edge as f32;
+    let below = if f64::from(single) > edge { single.next_down() } else { single };
+    let (name, next) = (number(edge), number(f64::from(below.next_up() + 0.0)));
+    if next.len() + 1 < name.len() { format!("<{next}") } else { name }
+}
+
+fn number(number: f64) -> String {
     let single = number as f32;
     let is_single = f64::from(single) == number;
     match number.abs() {
@@ -166,7 +166,7 @@ impl NumberBins {
         }
     }
 
-    /// Returns the indexes of all bins in the block of counters, in the order of [`Bins::names`].
+    /// Returns the indexes of all bins in the block of counters, in order, `missing` and `other` last.
     pub(super) fn slots(&self) -> impl Iterator<Item = usize> + use<> {
         (0..self.edges.len() + 1).chain([MISSING_SLOT, OTHER_SLOT])
     }
@@ -255,13 +255,17 @@ impl NumberLanes {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextBins {
     places: HashMap<Box<str>, usize>,
+    /// Number of bins besides `missing` and `other`.
     len: usize,
 }
 
 impl TextBins {
-    pub(super) fn new(values: &[String]) -> TextBins {
-        let places = values.iter().enumerate().map(|(place, value)| (value.as_str().into(), place)).collect();
-        TextBins { places, len: values.len() }
+    /// Creates a bin for each of `values`, and one for all `rare` values together, if they are known.
+    pub(super) fn new(values: &[String], rare: Option<&[String]>) -> TextBins {
+        let own = values.iter().enumerate().map(|(place, value)| (value, place));
+        let rarer = rare.into_iter().flatten().map(|value| (value, values.len()));
+        let places = rarer.chain(own).map(|(value, place)| (value.as_str().into(), place)).collect();
+        TextBins { places, len: values.len() + usize::from(rare.is_some()) }
     }
 
     /// Number of bins, including `missing` and `other`.
@@ -269,7 +273,7 @@ impl TextBins {
         self.len + 2
     }
 
-    /// Returns the index of a value's bin, in the order of [`Bins::names`].
+    /// Returns the index of a value's bin: those of the values first, then those of rare, missing and other values.
     pub(super) fn slot(&self, value: Option<&str>) -> usize {
         match value {
             None => self.len,
@@ -353,17 +357,23 @@ mod tests {
             [-1e-45, -0.0, 0.0, 1e-45, 0.1, 0.3, 0.300_000_04].map(|value| bins.slot(value)),
             [0, 1, 1, 2, 3, 3, 4]
         );
-        let names = Bins::Number { edges: vec![f64::from(0.3f32), 0.1] }.names();
-        assert_eq!(names[..2], ["0.3", "0.1"]);
+    }
+
+    #[test]
+    fn a_bin_is_named_after_its_upper_edge() {
+        let edges =
+            [f64::from(0.3f32), 0.1, -1.5, 0.0, 1e20, -1e-45, -5e-324, f64::from(7f32.next_down()), 0.123_456_789];
+        assert_eq!(edges.map(shown), ["0.3", "0.1", "-1.5", "0", "1e20", "<0", "<0", "<7", "0.123456789"]);
+        assert_eq!(["a", "other"].map(quoted), ["a", "\"other\""]);
     }
 
     #[test]
     fn a_text_is_in_its_own_bin() {
         let values = ["a".to_owned(), "other".to_owned()];
-        let bins = TextBins::new(&values);
-        let slots = [Some("a"), Some("other"), None, Some("b")].map(|value| bins.slot(value));
-        assert_eq!(slots, [0, 1, 2, 3]);
-        assert_eq!(Bins::Text { values: values.to_vec() }.names(), ["a", "\"other\"", "missing", "other"]);
+        let slots =
+            |bins: TextBins| [Some("a"), Some("other"), Some("b"), None, Some("c")].map(|value| bins.slot(value));
+        assert_eq!(slots(TextBins::new(&values, None)), [0, 1, 3, 2, 3]);
+        assert_eq!(slots(TextBins::new(&values, Some(&["b".to_owned()]))), [0, 1, 2, 3, 4]);
     }
 
     #[test]

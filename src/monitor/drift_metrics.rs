@@ -1,6 +1,6 @@
 //! The metrics of drift. Features and parts of the predictions have the same metrics, under different names.
 
-use super::drift::{Drift, DriftStatus, smoothed};
+use super::drift::{BinRole, Comparison, Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
 use super::metric_family::{Family, counter, gauge, summary};
 use super::monitored_features::Side;
@@ -33,8 +33,8 @@ macro_rules! families_of {
             gauge(
                 concat!($prefix, "_baseline_ratio"),
                 BY_BIN,
-                "The share of the training data in each bin, with 0.5 added to each count.",
-                |shown, series| shown.write_bins(series, $side, |read| smoothed(&read.feature.baseline)),
+                "The share of the compared training data in each compared bin, with 0.5 added to each count.",
+                |shown, series| shown.write_baseline_ratios(series, $side),
             ),
             summary(
                 concat!($prefix, "_baseline"),
@@ -42,15 +42,15 @@ macro_rules! families_of {
                 "The training data: quantiles and sum of numbers, and the number of values.",
                 |shown, series| shown.write_baselines(series, $side),
             ),
-            gauge(concat!($prefix, "_bins"), BY_FEATURE, "Number of bins of the baseline.", |shown, series| {
-                shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.bins as u64));
+            gauge(concat!($prefix, "_bins"), BY_FEATURE, "Number of compared bins of the baseline.", |shown, series| {
+                shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift().bins as u64));
             }),
             gauge(
                 concat!($prefix, "_window_values"),
                 BY_FEATURE,
-                "Number of values in this replica's drift window.",
+                "Number of compared values in this replica's drift window.",
                 |shown, series| {
-                    shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.window_count));
+                    shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift().window_count));
                 },
             ),
             gauge(
@@ -78,9 +78,15 @@ macro_rules! families_of {
                 |shown, series| shown.write_divergences(series, $side),
             ),
             gauge(
+                concat!($prefix, "_distance"),
+                &["model", "version", "feature", "measure"],
+                "Other distances of the window from the baseline: jensen_shannon; of numbers also kolmogorov_smirnov, and wasserstein in standard deviations of the baseline.",
+                |shown, series| shown.write_distances(series, $side),
+            ),
+            gauge(
                 concat!($prefix, "_outside_ratio"),
                 BY_BIN,
-                "The shares of this replica's drift window that are missing, or that belong to no bin of the baseline (other).",
+                "The shares of this replica's drift window that are missing, below or above every value of the training data, or unknown (other).",
                 |shown, series| shown.write_outside(series, $side),
             ),
         ]
@@ -132,7 +138,7 @@ impl ShownDrift {
             Some(most) => {
                 let of_side = |side: Side| {
                     let all = reading.all().enumerate().filter(|(_, read)| read.feature.side == side);
-                    let drifts: Vec<(usize, &Drift)> = all.map(|(index, read)| (index, read.drift)).collect();
+                    let drifts: Vec<(usize, &Comparison)> = all.map(|(index, read)| (index, read.comparison)).collect();
                     worst(&drifts, before, most)
                 };
                 let shown = [of_side(Side::Feature), of_side(Side::Prediction)].concat();
@@ -167,37 +173,59 @@ impl ShownDrift {
         }
     }
 
+    fn write_baseline_ratios(&self, series: &mut Series<'_>, side: Side) {
+        for read in self.with_bins(side) {
+            let reference = &read.feature.reference;
+            let all = reference.roles.iter().zip(read.feature.bins.iter().zip(&reference.counts));
+            let compared = all.filter(|(role, _)| **role == BinRole::Compared).map(|(_, bin)| bin);
+            let (bins, counts): (Vec<&String>, Vec<u64>) = compared.unzip();
+            for (bin, ratio) in bins.into_iter().zip(smoothed(&counts)) {
+                series.value(&[read.name(), bin], ratio);
+            }
+        }
+    }
+
     fn write_baselines(&self, series: &mut Series<'_>, side: Side) {
         for read in self.with_bins(side) {
-            let (counts, known) = (&read.feature.baseline, read.feature.summary.as_ref());
-            let count: u64 = counts.iter().sum();
+            let (count, known) = (read.drift().baseline_count, read.feature.summary.as_ref());
             let quantiles = known.into_iter().flat_map(|known| &known.quantiles);
             let quantiles = quantiles.filter_map(|(share, value)| Some((share.parse().ok()?, *value)));
-            // The mean is over finite values only, so the sum must be, too.
-            let finite = count - counts.iter().rev().take(2).sum::<u64>();
-            let sum = known.map_or(0.0, |known| known.mean * finite as f64);
+            let sum = known.map_or(0.0, |known| known.mean * count as f64);
             series.summary(&[read.name()], quantiles, sum, count);
         }
     }
 
     fn write_estimates(&self, series: &mut Series<'_>, side: Side, estimate: fn(&Drift) -> f64) {
-        self.of_side(side).for_each(|read| series.estimate(&[read.name()], estimate(read.drift)));
+        self.of_side(side).for_each(|read| series.estimate(&[read.name()], estimate(read.drift())));
     }
 
     fn write_divergences(&self, series: &mut Series<'_>, side: Side) {
         for read in self.of_side(side) {
-            series.estimate(&[read.name(), "window_from_baseline"], read.drift.kl_window_from_baseline);
-            series.estimate(&[read.name(), "baseline_from_window"], read.drift.kl_baseline_from_window);
+            series.estimate(&[read.name(), "window_from_baseline"], read.drift().kl_window_from_baseline);
+            series.estimate(&[read.name(), "baseline_from_window"], read.drift().kl_baseline_from_window);
+        }
+    }
+
+    fn write_distances(&self, series: &mut Series<'_>, side: Side) {
+        for read in self.of_side(side) {
+            let Drift { jensen_shannon, kolmogorov_smirnov, wasserstein, .. } = *read.drift();
+            let distances = [
+                ("jensen_shannon", Some(jensen_shannon)),
+                ("kolmogorov_smirnov", kolmogorov_smirnov),
+                ("wasserstein", wasserstein),
+            ];
+            for (measure, distance) in distances {
+                if let Some(distance) = distance {
+                    series.estimate(&[read.name(), measure], distance);
+                }
+            }
         }
     }
 
     fn write_outside(&self, series: &mut Series<'_>, side: Side) {
-        for read in self.of_side(side).filter(|read| read.drift.window_count > 0) {
-            // The last two bins of every feature are `missing` and `other`.
-            if let [.., missing, other] = *read.within_window() {
-                let share = |count: u64| count as f64 / read.drift.window_count as f64;
-                series.estimate(&[read.name(), "missing"], share(missing));
-                series.estimate(&[read.name(), "other"], share(other));
+        for read in self.of_side(side) {
+            for share in read.comparison.shares.iter().filter(|share| !share.window_share.is_nan()) {
+                series.estimate(&[read.name(), share.of.name()], share.window_share);
             }
         }
     }
@@ -205,12 +233,11 @@ impl ShownDrift {
 
 /// Returns the indexes of the worst drifts, at most `most` of them, in ascending order. Among drifts of the same
 /// status, those in `before` are chosen first, because an alert needs a series without gaps.
-fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize> {
-    let mut seen: Vec<&(usize, &Drift)> = drifts.iter().filter(|(_, drift)| drift.window_count > 0).collect();
-    let rank = |(index, drift): &(usize, &Drift)| (drift.status(), before.contains(index));
-    seen.sort_by(|one, other| {
-        rank(other).cmp(&rank(one)).then_with(|| other.1.psi_adjusted.total_cmp(&one.1.psi_adjusted))
-    });
+fn worst(drifts: &[(usize, &Comparison)], before: &[usize], most: usize) -> Vec<usize> {
+    let mut seen: Vec<&(usize, &Comparison)> =
+        drifts.iter().filter(|(_, comparison)| comparison.independent_values > 0).collect();
+    let rank = |(index, comparison): &(usize, &Comparison)| (comparison.status, before.contains(index));
+    seen.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| other.1.size().total_cmp(&one.1.size())));
     let mut worst: Vec<usize> = seen.into_iter().take(most).map(|(index, _)| *index).collect();
     worst.sort_unstable();
     worst
@@ -218,12 +245,13 @@ fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize
 
 #[cfg(test)]
 mod tests {
+    use super::super::drift::{Reference, judge};
     use super::*;
 
     #[test]
     fn the_worst_are_shown_and_stay_while_they_are_as_bad() {
-        let even = [250u64; 4];
-        let drifts: Vec<Drift> = [
+        let reference = Reference { roles: vec![BinRole::Compared; 4], counts: vec![250; 4], positions: None };
+        let mut drifts: Vec<Comparison> = [
             [500, 500, 500, 500],  // ok
             [100, 200, 700, 1000], // drifted
             [0, 0, 0, 0],          // no values
@@ -232,9 +260,10 @@ mod tests {
             [1, 2, 3, 4],          // too few for a verdict
         ]
         .iter()
-        .map(|window| Drift::between(&even, window))
+        .map(|window| reference.compare(window, 1.0))
         .collect();
-        let seen: Vec<(usize, &Drift)> = drifts.iter().enumerate().collect();
+        judge(&mut drifts);
+        let seen: Vec<(usize, &Comparison)> = drifts.iter().enumerate().collect();
         assert_eq!(worst(&seen, &[], 2), [1, 4]);
         // A drift that was shown stays while it has the same status as the others. One with a better status does not.
         assert_eq!(worst(&seen, &[3], 2), [3, 4]);

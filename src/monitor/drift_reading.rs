@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cells::Counter;
-use super::drift::{Drift, DriftStatus};
+use super::drift::{Comparison, Drift, DriftStatus, judge};
 use super::history::Moment;
 use super::monitored_features::{MonitoredFeature, Side};
 
 /// The counts and the drift of all features and parts of predictions with a baseline.
 #[derive(Debug)]
 pub(super) struct DriftReading {
-    /// The features and parts of predictions; `drifts` has the drift of each.
+    /// The features and parts of predictions; `comparisons` has the comparison of each with its baseline.
     features: Arc<[MonitoredFeature]>,
-    drifts: Vec<Drift>,
+    comparisons: Vec<Comparison>,
     /// Length of the window.
     pub(super) window: Duration,
     /// Number of predictions within the window.
@@ -33,7 +33,7 @@ struct Counts {
 #[derive(Clone, Copy)]
 pub(super) struct ReadFeature<'a> {
     pub(super) feature: &'a MonitoredFeature,
-    pub(super) drift: &'a Drift,
+    pub(super) comparison: &'a Comparison,
     counts: &'a Counts,
 }
 
@@ -58,9 +58,11 @@ impl DriftReading {
         now: Duration,
     ) -> DriftReading {
         let counts = Counts { now: counts, begin: begin.counts };
-        let drift = |feature: &MonitoredFeature| Drift::between(&feature.baseline, &counts.within_window(feature));
+        let compare = |feature: &MonitoredFeature| feature.reference.compare(&counts.within_window(feature), 1.0);
+        let mut comparisons: Vec<Comparison> = features.iter().map(compare).collect();
+        judge(&mut comparisons);
         DriftReading {
-            drifts: features.iter().map(drift).collect(),
+            comparisons,
             features: Arc::clone(features),
             window: now.saturating_sub(begin.at),
             rows: counts.count(rows),
@@ -70,24 +72,24 @@ impl DriftReading {
 
     /// All features and parts of predictions with a baseline, in order.
     pub(super) fn all(&self) -> impl Iterator<Item = ReadFeature<'_>> + Clone {
-        let all = self.features.iter().zip(&self.drifts);
-        all.map(|(feature, drift)| ReadFeature { feature, drift, counts: &self.counts })
+        let all = self.features.iter().zip(&self.comparisons);
+        all.map(|(feature, comparison)| ReadFeature { feature, comparison, counts: &self.counts })
     }
 
     pub(super) fn get(&self, index: usize) -> Option<ReadFeature<'_>> {
-        let (feature, drift) = (self.features.get(index)?, self.drifts.get(index)?);
-        Some(ReadFeature { feature, drift, counts: &self.counts })
+        let (feature, comparison) = (self.features.get(index)?, self.comparisons.get(index)?);
+        Some(ReadFeature { feature, comparison, counts: &self.counts })
     }
 
     /// Number of features and parts of predictions with this status.
     pub(super) fn with_status(&self, status: DriftStatus) -> usize {
-        self.drifts.iter().filter(|drift| drift.status() == status).count()
+        self.comparisons.iter().filter(|comparison| comparison.status == status).count()
     }
 
     /// Returns the summary over the features of a side that have values in the window; `None` if none of them has.
     pub(super) fn summary(&self, side: Side) -> Option<DriftSummary> {
-        let of_side = self.all().filter(|read| read.feature.side == side && read.drift.window_count > 0);
-        let indexes: Vec<f64> = of_side.map(|read| read.drift.psi_adjusted).collect();
+        let of_side = self.all().filter(|read| read.feature.side == side && read.drift().window_count > 0);
+        let indexes: Vec<f64> = of_side.map(|read| read.drift().psi_adjusted).collect();
         let max = indexes.iter().copied().reduce(f64::max)?;
         Some(DriftSummary { max, mean: indexes.iter().sum::<f64>() / indexes.len() as f64 })
     }
@@ -96,6 +98,10 @@ impl DriftReading {
 impl<'a> ReadFeature<'a> {
     pub(super) fn name(&self) -> &'a str {
         &self.feature.name
+    }
+
+    pub(super) fn drift(&self) -> &'a Drift {
+        &self.comparison.drift
     }
 
     /// Counts per bin since the version was loaded.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::drift::{Drift, DriftStatus, smoothed};
+use super::drift::{Comparison, Drift, DriftStatus, ShareDrift, number_or_null};
 use super::drift_reading::{DriftReading, ReadFeature};
 use super::monitored_features::Side;
 
@@ -31,9 +31,11 @@ pub struct FeatureDrift {
     pub name: String,
     /// Verdict on the drift.
     pub status: DriftStatus,
-    /// Measures of the drift.
+    /// Distance of the distribution.
     #[serde(flatten)]
     pub drift: Drift,
+    /// Shares of the values that the distribution does not have.
+    pub shares: Vec<ShareDrift>,
     /// The bins, with the counts of baseline and window.
     pub bins: Vec<BinDrift>,
 }
@@ -47,9 +49,13 @@ pub struct BinDrift {
     pub baseline_count: u64,
     /// The window's count.
     pub window_count: u64,
-    /// The baseline's share, 0 to 1, with ½ added to each count.
+    /// The bin's share of all values of the baseline, 0 to 1.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub baseline_ratio: f64,
-    /// The window's share, 0 to 1, with ½ added to each count.
+    /// The bin's share of all values of the window, 0 to 1.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub window_ratio: f64,
 }
 
@@ -58,18 +64,19 @@ pub struct BinDrift {
 impl DriftReport {
     pub(super) fn new(reading: &DriftReading, not_watched: &[String]) -> DriftReport {
         let of_side = |side: Side| {
-            let mut found: Vec<FeatureDrift> =
-                reading.all().filter(|read| read.feature.side == side).map(|read| FeatureDrift::new(&read)).collect();
-            found.sort_by(|a, b| {
+            let all = reading.all().filter(|read| read.feature.side == side);
+            let mut found: Vec<(FeatureDrift, f64)> =
+                all.map(|read| (FeatureDrift::new(&read), read.comparison.size())).collect();
+            found.sort_by(|(a, a_size), (b, b_size)| {
                 b.status
                     .cmp(&a.status)
-                    .then_with(|| b.drift.psi_adjusted.total_cmp(&a.drift.psi_adjusted))
+                    .then_with(|| b_size.total_cmp(a_size))
                     .then_with(|| b.drift.z.total_cmp(&a.drift.z))
             });
-            found
+            found.into_iter().map(|(feature, _)| feature).collect()
         };
         DriftReport {
-            status: reading.all().map(|read| read.drift.status()).max().unwrap_or(DriftStatus::NotEnoughData),
+            status: reading.all().map(|read| read.comparison.status).max().unwrap_or(DriftStatus::NotEnoughData),
             window_s: reading.window.as_secs_f64(),
             rows: reading.rows,
             features: of_side(Side::Feature),
@@ -82,19 +89,22 @@ impl DriftReport {
 impl FeatureDrift {
     fn new(read: &ReadFeature<'_>) -> FeatureDrift {
         let (feature, window) = (read.feature, read.within_window());
-        let ratios = smoothed(&feature.baseline).zip(smoothed(&window));
-        let bins = feature.bins.iter().zip(feature.baseline.iter().zip(&window)).zip(ratios);
-        let bins = bins.map(|((bin, (baseline_count, window_count)), (baseline_ratio, window_ratio))| BinDrift {
+        let (of_baseline, of_window) = (feature.reference.counts.iter().sum::<u64>(), window.iter().sum::<u64>());
+        let bins = feature.bins.iter().zip(feature.reference.counts.iter().zip(&window));
+        let bins = bins.map(|(bin, (baseline_count, window_count))| BinDrift {
             bin: bin.clone(),
             baseline_count: *baseline_count,
             window_count: *window_count,
-            baseline_ratio,
-            window_ratio,
+            // NaN, which is null in JSON, if there are no values.
+            baseline_ratio: *baseline_count as f64 / of_baseline as f64,
+            window_ratio: *window_count as f64 / of_window as f64,
         });
+        let Comparison { status, drift, shares, .. } = read.comparison;
         FeatureDrift {
             name: feature.name.clone(),
-            status: read.drift.status(),
-            drift: *read.drift,
+            status: *status,
+            drift: *drift,
+            shares: shares.clone(),
             bins: bins.collect(),
         }
     }

@@ -8,9 +8,9 @@
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
-//! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`), and
-//!   `drift_counters.rs` counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once
-//!   for all readers, and `drift_report.rs` is the report for operators.
+//! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`,
+//!   `watched_bins.rs`), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
+//!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `step_counters.rs` counts the steps of chains.
@@ -49,16 +49,20 @@ mod triton_metrics;
 mod version_metrics;
 mod version_recorder;
 mod version_stats;
+mod watched_bins;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Summary};
+pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, RareValues, Sample, Summary};
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
-pub use self::drift::{Drift, DriftStatus};
+pub use self::drift::{
+    BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_VALUES, Reference, Share,
+    ShareDrift, judge,
+};
 pub use self::drift_counters::MAX_WINDOW;
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::exposition::metrics;

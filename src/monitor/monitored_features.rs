@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::baseline::{Baseline, FeatureBaseline, Summary};
+use super::baseline::{Baseline, FeatureBaseline, RareValues, Summary};
 use super::bins::{Bins, LANES, MAX_TALLIED, NumberBins, NumberLanes, TextBins};
 use super::cells::{BLOCK, Counter, Counters, Layout};
+use super::drift::Reference;
 use super::shards::LocalShard;
+use super::watched_bins::WatchedBins;
 use crate::config::MonitoringConfig;
 use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber};
 
@@ -31,8 +33,8 @@ pub(super) struct MonitoredFeature {
     pub(super) side: Side,
     /// The names of the bins; the last two are `missing` and `other`.
     pub(super) bins: Vec<String>,
-    /// Counts of the bins in the baseline.
-    pub(super) baseline: Vec<u64>,
+    /// The bins' roles, and their counts in the baseline.
+    pub(super) reference: Reference,
     /// Summary of a numeric feature in the baseline.
     pub(super) summary: Option<Summary>,
     /// The counters of the bins.
@@ -131,8 +133,7 @@ impl MonitoredFeatures {
         let class = class_baseline.map(|(feature, values)| layout.class(feature, values, &classes));
         let predicted = PredictionNumber::ALL.map(|number| {
             let feature = predictions.iter().find(|feature| feature.name == number.name())?;
-            let Bins::Number { edges } = &feature.bins else { return None };
-            Some(layout.number(Side::Prediction, edges, feature))
+            matches!(feature.bins, Bins::Number { .. }).then(|| layout.number(Side::Prediction, feature))
         });
         let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
         // A group needs consecutive blocks, but the cells of a text may lie between those of two numbers.
@@ -149,8 +150,8 @@ impl FeatureLayout<'_> {
             let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
             match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
                 _ if self.all.len() >= settings.max_features => self.left_out.push(feature.name.clone()),
-                (Bins::Number { edges }, Some(column), _) => {
-                    let counters = self.number(Side::Feature, edges, feature);
+                (Bins::Number { .. }, Some(column), _) => {
+                    let counters = self.number(Side::Feature, feature);
                     self.numbers.push(NumberColumn { column, counters });
                 }
                 (Bins::Text { values }, _, Some(column)) => {
@@ -172,28 +173,29 @@ impl FeatureLayout<'_> {
             slots.at(bins.slot(Some(&name)))
         };
         let known = (0..classes.len().max(values.len())).map(counter).collect();
-        ClassCounters { known, other: slots.at(values.len() + 1) }
+        ClassCounters { known, other: slots.at(bins.slots() - 1) }
     }
 
-    fn number(&mut self, side: Side, edges: &[f64], of: &FeatureBaseline) -> NumberCounters {
-        let (bins, slots) = (NumberBins::new(edges), self.layout.block());
-        self.add(side, of, bins.slots().map(|slot| slots.at(slot)).collect());
+    fn number(&mut self, side: Side, of: &FeatureBaseline) -> NumberCounters {
+        let watched = WatchedBins::new(of, side);
+        let (bins, slots) = (NumberBins::new(&watched.edges), self.layout.block());
+        self.add(side, of, watched, bins.slots().map(|slot| slots.at(slot)).collect());
         NumberCounters { bins, slots }
     }
 
     fn text(&mut self, side: Side, values: &[String], of: &FeatureBaseline) -> (TextBins, Counters) {
-        let bins = TextBins::new(values);
+        let bins = TextBins::new(values, of.rare.as_ref().map(|RareValues { values, .. }| &**values));
         let slots = self.layout.counters(bins.slots());
-        self.add(side, of, slots.iter().collect());
+        self.add(side, of, WatchedBins::new(of, side), slots.iter().collect());
         (bins, slots)
     }
 
-    fn add(&mut self, side: Side, of: &FeatureBaseline, counters: Vec<Counter>) {
+    fn add(&mut self, side: Side, of: &FeatureBaseline, watched: WatchedBins, counters: Vec<Counter>) {
         self.all.push(MonitoredFeature {
             name: of.name.clone(),
             side,
-            bins: of.bins.names(),
-            baseline: of.all_counts(),
+            bins: watched.names,
+            reference: watched.reference,
             summary: of.summary.clone(),
             counters,
         });

@@ -1,4 +1,4 @@
-//! Drift: the distance of a feature's distribution in a window from its baseline. Pure maths over counts per bin.
+//! Distance of a feature's distribution in a window from that of the training data.
 //!
 //! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins,
 //!
@@ -6,19 +6,25 @@
 //! p_b = (r_b + ½) / (N + B/2)        q_b = (c_b + ½) / (M + B/2)
 //! PSI = Σ (q_b − p_b) · ln(q_b / p_b)
 //! KL(q‖p) = Σ q_b · ln(q_b / p_b)    KL(p‖q) = Σ p_b · ln(p_b / q_b)    (nats)
+//! JS = √(½ Σ p_b · ln(p_b / m_b) + ½ Σ q_b · ln(q_b / m_b)),  m_b = ½ (p_b + q_b)
 //! ```
 //!
 //! The half that is added to every count (the Jeffreys prior, as in Krichevsky and Trofimov) keeps every value finite
 //! and limits the effect of a rare bin. Two samples of the *same* distribution do not have a PSI of 0:
-//! PSI / (1/N + 1/M) is asymptotically χ² with B − 1 degrees of freedom (Yurdakul & Naranjo, "Statistical properties of
-//! the population stability index", Journal of Risk Model Validation, 2020), so its mean is (B − 1)(1/N + 1/M). The
-//! adjusted PSI subtracts this mean. z expresses how improbable the PSI is by chance, by the cube-root approximation of
-//! χ² (Wilson & Hilferty, PNAS 17, 1931).
+//! k = PSI / (1/N + 1/M) is asymptotically χ² with f degrees of freedom (Yurdakul & Naranjo, "Statistical properties of
+//! the population stability index", Journal of Risk Model Validation, 2020), where f + 1 is the number of bins that
+//! are not empty in both samples. So the mean of PSI is f · (1/N + 1/M). The adjusted PSI subtracts this mean. z
+//! expresses how improbable the PSI is by chance, by the cube-root approximation of χ² (Wilson & Hilferty, PNAS 17,
+//! 1931). If the values of a window depend on each other, M in 1/M is the number of independent values.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-/// Measures of the drift of one feature in a window from its baseline.
+use super::number_or_null;
+use super::ordered::{BinPositions, BinSummary, both_sides, rank_deviate};
+
+/// Distances of the distribution of one feature in a window from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
     /// Population stability index.
@@ -37,42 +43,47 @@ pub struct Drift {
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
     pub kl_baseline_from_window: f64,
+    /// Jensen–Shannon distance: the root of the divergence in nats, 0 to 0.83.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
+    pub jensen_shannon: f64,
+    /// Kolmogorov–Smirnov statistic at the edges of the bins: the largest difference of the cumulative shares, 0 to 1.
+    /// Only of numbers with a known range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kolmogorov_smirnov: Option<f64>,
+    /// Wasserstein distance between the bins, in standard deviations of the baseline. Only of numbers with a known
+    /// range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wasserstein: Option<f64>,
+    /// Mean, deviation and median of the baseline, estimated from its bins. Only of numbers with a known range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_summary: Option<BinSummary>,
+    /// Mean, deviation and median of the window, estimated from its bins. Only of numbers with a known range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_summary: Option<BinSummary>,
     /// Number of standard deviations of PSI above its expectation by chance.
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
     pub z: f64,
-    /// Number of values in the window: M.
+    /// Probability of a difference as large by chance, if nothing has changed: that of PSI, and for numbers also that
+    /// of the mean rank (twice the smaller one).
+    #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
+    pub p_value: f64,
+    /// The smallest rate of false alarms of the whole model at which this difference would be an alarm.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
+    pub q_value: f64,
+    /// Number of compared values in the window: M.
     pub window_count: u64,
-    /// Number of values in the baseline: N.
+    /// Number of compared values in the baseline: N.
     pub baseline_count: u64,
-    /// Number of bins: B. Not in JSON, which lists the bins themselves under this name.
+    /// Number of the window's values that count as independent of each other.
+    pub independent_count: u64,
+    /// Number of compared bins: B. Not in JSON, which lists the bins themselves under this name.
     #[serde(skip)]
     pub bins: usize,
 }
-
-/// Verdict on the drift of a feature: none, a warning, or drift.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DriftStatus {
-    /// The window is too small for a verdict.
-    NotEnoughData,
-    /// The drift is small, or may be due to chance.
-    Ok,
-    /// The drift is moderate, and not explained by chance.
-    Warning,
-    /// The drift is large, and not explained by chance.
-    Drifted,
-}
-
-/// An adjusted PSI above this is a warning.
-const WARNING: f64 = 0.1;
-/// An adjusted PSI above this is drift.
-const DRIFTED: f64 = 0.2;
-/// A z above this is not explained by chance: without drift, 3 in 100,000 windows exceed it.
-const SIGNIFICANT: f64 = 4.0;
-/// Minimum size of a window, in values and in values per bin.
-const MIN_COUNT: u64 = 500;
-const MIN_PER_BIN: u64 = 20;
 
 impl Drift {
     /// Returns the drift of a window from the baseline. Both are counts per bin, in the same order.
@@ -83,102 +94,84 @@ impl Drift {
     /// assert!((drift.psi - 0.22716075969344).abs() < 1e-12);
     /// // Without drift the mean is 3 · (1/1000 + 1/1000).
     /// assert!((drift.psi_adjusted - (drift.psi - 0.006)).abs() < 1e-12);
-    /// assert!(drift.z > 4.0);
+    /// assert!(drift.z > 4.0 && drift.p_value < 1e-20);
     /// ```
     pub fn between(baseline: &[u64], window: &[u64]) -> Drift {
+        Drift::between_dependent(baseline, window, 1.0)
+    }
+
+    /// Returns the drift of a window, of whose values only the share `independent` counts as independent of each other.
+    pub fn between_dependent(baseline: &[u64], window: &[u64], independent: f64) -> Drift {
         let (n, m) = (baseline.iter().sum::<u64>(), window.iter().sum::<u64>());
-        let bins = baseline.len();
+        let independent_count = m as f64 * independent;
+        let mut drift = Drift {
+            window_count: m,
+            baseline_count: n,
+            independent_count: independent_count.round() as u64,
+            bins: baseline.len(),
+            ..Drift::UNKNOWN
+        };
         if n == 0 || m == 0 {
-            return Drift::of_nothing(m, n, bins);
+            return drift;
         }
-        let p = smoothed(baseline);
-        let (mut psi, mut forth, mut back) = (0.0, 0.0, 0.0);
-        for (p, q) in p.zip(smoothed(window)) {
+        let (mut psi, mut forth, mut back, mut to_middle) = (0.0, 0.0, 0.0, 0.0);
+        for (p, q) in smoothed(baseline).zip(smoothed(window)) {
             let logarithm = (q / p).ln();
             psi += (q - p) * logarithm;
             forth += q * logarithm;
             back -= p * logarithm;
+            let middle = (p + q) / 2.0;
+            to_middle += (p * (p / middle).ln() + q * (q / middle).ln()) / 2.0;
         }
-        let spread = 1.0 / n as f64 + 1.0 / m as f64;
-        let freedom = bins.saturating_sub(1) as f64;
-        Drift {
-            psi,
-            psi_adjusted: (psi - freedom * spread).max(0.0),
-            kl_window_from_baseline: forth,
-            kl_baseline_from_window: back,
-            z: wilson_hilferty(psi / spread, freedom),
-            window_count: m,
-            baseline_count: n,
-            bins,
-        }
+        let spread = 1.0 / n as f64 + 1.0 / independent_count;
+        let filled = baseline.iter().zip(window).filter(|(before, now)| **before + **now > 0).count();
+        let freedom = filled.saturating_sub(1) as f64;
+        drift.psi = psi;
+        drift.psi_adjusted = (psi - freedom * spread).max(0.0);
+        drift.kl_window_from_baseline = forth;
+        drift.kl_baseline_from_window = back;
+        drift.jensen_shannon = to_middle.max(0.0).sqrt();
+        drift.z = wilson_hilferty(psi / spread, freedom);
+        drift.p_value = ChiSquared::new(freedom).map_or(1.0, |chi_squared| chi_squared.sf(psi / spread));
+        drift
     }
 
-    /// Returns the drift for an empty baseline or window: NaN in metrics, null in JSON.
-    fn of_nothing(window_count: u64, baseline_count: u64, bins: usize) -> Drift {
-        let (psi, psi_adjusted, z) = (f64::NAN, f64::NAN, f64::NAN);
-        let (kl_window_from_baseline, kl_baseline_from_window) = (f64::NAN, f64::NAN);
-        Drift {
-            psi,
-            psi_adjusted,
-            kl_window_from_baseline,
-            kl_baseline_from_window,
-            z,
-            window_count,
-            baseline_count,
-            bins,
+    /// Adds the measures of a feature whose bins have an order.
+    pub(super) fn add_ordered(&mut self, at: &BinPositions, baseline: &[u64], window: &[u64], independent: f64) {
+        if self.psi.is_nan() {
+            return;
         }
+        self.kolmogorov_smirnov = Some(at.kolmogorov_smirnov(baseline, window));
+        self.wasserstein = at.wasserstein(baseline, window);
+        self.baseline_summary = Some(at.summary(baseline));
+        self.window_summary = Some(at.summary(window));
+        let of_ranks = both_sides(rank_deviate(baseline, window, independent));
+        self.p_value = (2.0 * self.p_value.min(of_ranks)).min(1.0);
     }
 
-    /// Returns the number of values in a window that a verdict needs, for a feature with this number of bins.
-    pub fn needed_values(bins: usize) -> u64 {
-        MIN_COUNT.max(MIN_PER_BIN * bins as u64)
-    }
-
-    /// Returns the verdict. A warning requires a window of sufficient size, a large enough PSI *and* significance.
-    ///
-    /// ```
-    /// use leeway::monitor::{Drift, DriftStatus};
-    /// let status = |window: &[u64]| Drift::between(&[500, 500], window).status();
-    /// assert_eq!(status(&[50, 150]), DriftStatus::NotEnoughData);
-    /// assert_eq!(status(&[500, 520]), DriftStatus::Ok);
-    /// assert_eq!(status(&[450, 50]), DriftStatus::Drifted);
-    /// ```
-    pub fn status(&self) -> DriftStatus {
-        if self.window_count < Drift::needed_values(self.bins) {
-            return DriftStatus::NotEnoughData;
-        }
-        match self.psi_adjusted {
-            _ if self.z <= SIGNIFICANT => DriftStatus::Ok,
-            effect if effect > DRIFTED => DriftStatus::Drifted,
-            effect if effect > WARNING => DriftStatus::Warning,
-            _ => DriftStatus::Ok,
-        }
-    }
-}
-
-impl DriftStatus {
-    /// Every status.
-    pub const ALL: [DriftStatus; 4] =
-        [DriftStatus::NotEnoughData, DriftStatus::Ok, DriftStatus::Warning, DriftStatus::Drifted];
-
-    /// Name of the verdict in metrics and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            DriftStatus::NotEnoughData => "not_enough_data",
-            DriftStatus::Ok => "ok",
-            DriftStatus::Warning => "warning",
-            DriftStatus::Drifted => "drifted",
-        }
-    }
-}
-
-/// Reads a number. Null, which JSON has instead of NaN, becomes NaN.
-fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+    /// The drift for an empty baseline or window: NaN in metrics, null in JSON.
+    const UNKNOWN: Drift = Drift {
+        psi: f64::NAN,
+        psi_adjusted: f64::NAN,
+        kl_window_from_baseline: f64::NAN,
+        kl_baseline_from_window: f64::NAN,
+        jensen_shannon: f64::NAN,
+        kolmogorov_smirnov: None,
+        wasserstein: None,
+        baseline_summary: None,
+        window_summary: None,
+        z: f64::NAN,
+        p_value: f64::NAN,
+        q_value: f64::NAN,
+        window_count: 0,
+        baseline_count: 0,
+        independent_count: 0,
+        bins: 0,
+    };
 }
 
 /// The share of each bin, with ½ added to each count: (c_b + ½) / (M + B/2).
-pub(super) fn smoothed(counts: &[u64]) -> impl Iterator<Item = f64> {
+pub(in crate::monitor) fn smoothed(counts: &[u64]) -> impl Iterator<Item = f64> {
     let all = counts.iter().sum::<u64>() as f64 + counts.len() as f64 / 2.0;
     counts.iter().map(move |count| (*count as f64 + 0.5) / all)
 }
@@ -294,29 +287,12 @@ mod tests {
         }
     }
 
-    /// Fewer than one in a thousand windows without drift get a verdict worse than `ok`, if they are large enough for a
-    /// verdict.
-    #[test]
-    fn quiet_data_raise_no_alarm() {
-        const WINDOWS: usize = 3_000;
-        let mut random = fastrand::Rng::with_seed(11);
-        for (bins, rows, count) in [(12, 500, 500), (12, 10_000, 500), (5, 500, 500), (50, 1_000, 1_000)] {
-            let alarms = (0..WINDOWS)
-                .map(|_| Drift::between(&draw(&mut random, bins, rows), &draw(&mut random, bins, count)).status())
-                .inspect(|status| assert_ne!(*status, DriftStatus::NotEnoughData))
-                .filter(|status| *status != DriftStatus::Ok)
-                .count();
-            assert!(alarms * 1_000 < WINDOWS, "{alarms} alarms with {bins} bins, {rows} rows and windows of {count}");
-        }
-    }
-
     #[test]
     fn an_empty_window_and_a_single_bin_are_no_drift() {
         for drift in [Drift::between(&[5, 5], &[0, 0]), Drift::between(&[0], &[9]), Drift::between(&[], &[])] {
             assert!(drift.psi.is_nan() && drift.psi_adjusted.is_nan() && drift.z.is_nan(), "{drift:?}");
-            assert_eq!(drift.status(), DriftStatus::NotEnoughData);
         }
         let single = Drift::between(&[7], &[900]);
-        assert_eq!((single.psi, single.psi_adjusted, single.z, single.status()), (0.0, 0.0, 0.0, DriftStatus::Ok));
+        assert_eq!((single.psi, single.psi_adjusted, single.z, single.p_value), (0.0, 0.0, 0.0, 1.0));
     }
 }

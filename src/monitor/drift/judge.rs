@@ -1,0 +1,193 @@
+//! Verdicts on the features of a model, with one rate of false alarms for the model.
+//!
+//! Every distribution and every share has a test. Of m tests on data without drift, the smallest p-value is about 1/m, so
+//! each p-value is compared with the others: with p₍₁₎ ≤ … ≤ p₍ₘ₎,
+//!
+//! ```text
+//! q₍ᵢ₎ = min over j ≥ i of p₍ⱼ₎ · m / j
+//! ```
+//!
+//! (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995). The verdict requires q ≤
+//! [`FALSE_ALARM_RATE`]: without drift, the share of windows in which *any* feature has a verdict worse than
+//! `ok` is at most that rate. A verdict also requires that the difference is large enough to matter.
+
+use super::{Comparison, Drift, DriftStatus, ShareDrift, shares};
+
+/// Rate of windows of a model without drift that have a false alarm: 1 in 10,000. At one window an hour, a year has
+/// 8,760 windows.
+pub const FALSE_ALARM_RATE: f64 = 1e-4;
+/// Minimum number of independent values of a feature in a window for a verdict.
+pub const MIN_VALUES: u64 = 100;
+
+/// An adjusted PSI above this is drift.
+const PSI_DRIFTED: f64 = 0.2;
+/// An adjusted PSI above this is a warning.
+const PSI_WARNING: f64 = 0.1;
+/// A Wasserstein distance above this is a warning: 0.15 standard deviations of the training data.
+const WASSERSTEIN_WARNING: f64 = 0.15;
+/// A Jensen–Shannon distance of categories above this is a warning. It is the threshold of Evidently.
+const JENSEN_SHANNON_WARNING: f64 = 0.1;
+
+/// Sets the q-values and the verdicts of all features of a model.
+///
+/// ```
+/// use leeway::monitor::{BinRole, DriftStatus, Reference, judge};
+/// let reference = Reference { roles: vec![BinRole::Compared; 2], counts: vec![500, 500], positions: None };
+/// let status = |window: &[u64]| {
+///     let mut all = [reference.compare(window, 1.0)];
+///     judge(&mut all);
+///     all[0].status
+/// };
+/// assert_eq!(status(&[5, 15]), DriftStatus::NotEnoughData);
+/// assert_eq!(status(&[500, 520]), DriftStatus::Ok);
+/// assert_eq!(status(&[450, 50]), DriftStatus::Drifted);
+/// ```
+pub fn judge(features: &mut [Comparison]) {
+    let mut tests: Vec<(f64, &mut f64)> = Vec::new();
+    for Comparison { drift, shares, independent_values, .. } in features.iter_mut() {
+        if is_enough(drift.independent_count) {
+            tests.push((drift.p_value, &mut drift.q_value));
+        }
+        if is_enough(*independent_values) {
+            tests.extend(shares.iter_mut().map(|share| (share.p_value, &mut share.q_value)));
+        }
+    }
+    tests.retain(|(p, _)| !p.is_nan());
+    set_q_values(tests);
+    for Comparison { status, drift, shares, independent_values } in features {
+        for share in shares.iter_mut().filter(|_| is_enough(*independent_values)) {
+            share.status = of_share(share);
+        }
+        let of_shares = shares.iter().map(|share| share.status);
+        *status = of_shares.chain([of_distribution(drift)]).max().unwrap_or(DriftStatus::NotEnoughData);
+    }
+}
+
+fn is_enough(values: u64) -> bool {
+    values >= MIN_VALUES
+}
+
+fn set_q_values(mut tests: Vec<(f64, &mut f64)>) {
+    tests.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let count = tests.len() as f64;
+    let mut least = 1.0f64;
+    for (rank, (p, q)) in tests.iter_mut().enumerate().rev() {
+        least = least.min(*p * count / (rank + 1) as f64);
+        **q = least;
+    }
+}
+
+fn of_distribution(drift: &Drift) -> DriftStatus {
+    let is_large = |distance: Option<f64>, least: f64| distance.is_some_and(|distance| distance > least);
+    // Categories have no order, and so no Wasserstein distance.
+    let is_moderate = drift.psi_adjusted > PSI_WARNING
+        || match drift.wasserstein {
+            None => drift.jensen_shannon > JENSEN_SHANNON_WARNING,
+            distance => is_large(distance, WASSERSTEIN_WARNING),
+        };
+    match drift.q_value {
+        q if q.is_nan() => DriftStatus::NotEnoughData,
+        q if q > FALSE_ALARM_RATE => DriftStatus::Ok,
+        _ if drift.psi_adjusted > PSI_DRIFTED => DriftStatus::Drifted,
+        _ if is_moderate => DriftStatus::Warning,
+        _ => DriftStatus::Ok,
+    }
+}
+
+fn of_share(share: &ShareDrift) -> DriftStatus {
+    match share.increase() {
+        _ if share.q_value.is_nan() || share.q_value > FALSE_ALARM_RATE => DriftStatus::Ok,
+        increase if increase >= shares::DRIFTED => DriftStatus::Drifted,
+        increase if increase >= shares::WARNING => DriftStatus::Warning,
+        _ => DriftStatus::Ok,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BinPositions, BinRole, Reference, Share};
+    use super::*;
+
+    /// Golden values: scipy 1.17, `false_discovery_control(p, method="bh")`.
+    #[test]
+    fn q_values_are_those_of_benjamini_and_hochberg() {
+        let p = [0.04, 0.001, 0.2, 0.012, 0.03, 0.9];
+        let mut q = [0.0; 6];
+        set_q_values(p.into_iter().zip(&mut q).collect());
+        for (found, expected) in q.into_iter().zip([0.06, 0.006, 0.24, 0.036, 0.06, 0.9]) {
+            assert!((found - expected).abs() < 1e-12, "{q:?}");
+        }
+    }
+
+    fn deciles(rows: u64) -> Reference {
+        let shares = [Share::Below, Share::Above, Share::Missing, Share::Other].map(BinRole::Share);
+        let roles = [&shares[..1], &[BinRole::Compared; 10], &shares[1..]].concat();
+        let counts = [&[0][..], &[rows / 10; 10], &[0; 3]].concat();
+        let edges: Vec<f64> = (1..10).map(f64::from).collect();
+        Reference { roles, counts, positions: Some(BinPositions::new(0.0, &edges, 10.0)) }
+    }
+
+    /// Draws the counts of a window: `count` values, of which the first `outside` are in the bin `bin`.
+    fn draw(random: &mut fastrand::Rng, count: usize, (bin, outside): (usize, usize)) -> Vec<u64> {
+        let mut counts = vec![0; 14];
+        counts[bin] += outside as u64;
+        (outside..count).for_each(|_| counts[random.usize(1..11)] += 1);
+        counts
+    }
+
+    fn statuses(mut all: Vec<Comparison>) -> Vec<DriftStatus> {
+        judge(&mut all);
+        all.iter().map(|feature| feature.status).collect()
+    }
+
+    /// Of windows of thirty features without drift, fewer than one in a thousand has an alarm, at any size.
+    #[test]
+    fn quiet_data_raise_no_alarm() {
+        let (mut random, mut alarms) = (fastrand::Rng::with_seed(11), 0);
+        for (rows, count) in [(500, 100), (1_000, 500), (10_000, 100), (10_000, 2_000)] {
+            for _ in 0..1_000 {
+                let compare = |_| {
+                    let mut baseline = deciles(rows);
+                    let drawn = draw(&mut random, rows as usize, (0, 0));
+                    baseline.counts.clone_from(&drawn);
+                    baseline.compare(&draw(&mut random, count, (0, 0)), 1.0)
+                };
+                let found = statuses((0..30).map(compare).collect());
+                assert!(!found.contains(&DriftStatus::NotEnoughData) && !found.contains(&DriftStatus::Drifted));
+                alarms += usize::from(found.contains(&DriftStatus::Warning));
+            }
+        }
+        assert!(alarms < 4, "{alarms} alarms");
+    }
+
+    /// The verdict on a share does not depend on the number of rows of the training data.
+    #[test]
+    fn the_verdict_on_a_share_is_the_same_for_any_baseline() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for rows in [1_000, 10_000, 1_000_000] {
+            for (bin, share) in [(0, "below"), (11, "above"), (12, "missing"), (13, "other")] {
+                let mut status = |count: usize, outside: usize| {
+                    statuses(vec![deciles(rows).compare(&draw(&mut random, count, (bin, outside)), 1.0)])[0]
+                };
+                assert_eq!(status(1_000, 50), DriftStatus::Drifted, "5% {share}, {rows}");
+                assert_eq!(status(2_000, 40), DriftStatus::Warning, "2% {share}, {rows}");
+                assert_eq!(status(2_000, 10), DriftStatus::Ok, "0.5% {share}, {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn copies_are_no_evidence() {
+        let (reference, mut window) = (deciles(10_000), vec![0; 14]);
+        window[3] = 1_000;
+        assert_eq!(statuses(vec![reference.compare(&window, 1.0)]), [DriftStatus::Drifted]);
+        // A thousand copies of one row are a single value.
+        assert_eq!(statuses(vec![reference.compare(&window, 1e-3)]), [DriftStatus::NotEnoughData]);
+    }
+
+    #[test]
+    fn a_window_without_values_has_no_verdict() {
+        let found = statuses(vec![deciles(1_000).compare(&[0; 14], 1.0), Reference::default().compare(&[], 1.0)]);
+        assert_eq!(found, [DriftStatus::NotEnoughData; 2]);
+    }
+}
