@@ -122,6 +122,22 @@ impl Features {
         self.rows = rows;
     }
 
+    /// Keeps only the features of the instances for which `is_kept` is true.
+    ///
+    /// ```
+    /// use leeway::feature::Features;
+    /// let mut features = Features::with_rows(3);
+    /// features.numbers = vec![1.0, 2.0, 3.0];
+    /// features.retain(|row| row != 1);
+    /// assert_eq!((features.rows(), features.numbers), (2, vec![1.0, 3.0]));
+    /// ```
+    pub fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let kept: Vec<usize> = (0..self.rows).filter(|row| is_kept(*row)).collect();
+        let numbers = kept.iter().flat_map(|row| self.numbers_of(*row)).copied().collect();
+        let texts = kept.iter().flat_map(|row| self.texts_of(*row)).cloned().collect();
+        *self = Features { rows: kept.len(), numbers, texts };
+    }
+
     /// Returns the values of the number features of one instance.
     pub fn numbers_of(&self, row: usize) -> &[f32] {
         part(&self.numbers, self.rows, row)

@@ -307,6 +307,6 @@ pub struct DriftQuery {
     /// Version whose drift is returned; all loaded versions if it is absent.
     pub version: Option<Version>,
     /// Length of the window whose drift is returned, in seconds.
-    #[schemars(range(min = 1, max = 86400))]
+    #[schemars(range(min = 1, max = 604_800))]
     pub window_s: Option<u64>,
 }

@@ -84,7 +84,7 @@ mod tests {
         let roles = vec![below, BinRole::Compared, BinRole::Compared, above, missing, other];
         let counts = vec![0, 500, 490, 0, 10, 0];
         let positions = Some(BinPositions::new(0.0, &[1.0], 2.0));
-        let mut all = [Reference { roles, counts: counts.clone(), positions }.compare(window, 1.0)];
+        let mut all = [Reference { roles, counts: counts.clone(), positions }.compare(&window.into())];
         judge(&mut all);
         let [found] = all;
         let ratio = |counts: &[u64], bin: usize| counts[bin] as f64 / counts.iter().sum::<u64>() as f64;

@@ -16,8 +16,10 @@ pub struct ServerMonitoringConfig {
     pub enabled: bool,
     /// Length of the sliding window over which latency quantiles are computed.
     pub quantile_window_ms: u64,
-    /// Default length of the window over which drift is computed.
+    /// Minimum length of the window over which drift is computed.
     pub drift_window_ms: u64,
+    /// Number of instances that the window should have. A window with fewer is extended by hours, up to a week.
+    pub drift_window_rows: u64,
     /// The drift series in `/metrics`: the features that drift most, or all features with all their bins.
     pub drift_series: DriftSeries,
     /// Maximum number of features, and of parts of predictions, that `/metrics` has for each version if `drift_series`
@@ -59,6 +61,12 @@ pub struct FeedbackConfig {
 pub struct MonitoringConfig {
     /// Maximum number of features whose drift is measured. If the baseline has more, the first ones are used.
     pub max_features: usize,
+    /// Names of features whose drift is not measured.
+    pub ignored_features: Vec<String>,
+    /// Minimum length of the window over which drift is computed; by default, the server's.
+    pub drift_window_ms: Option<u64>,
+    /// Number of instances that the window should have; by default, the server's.
+    pub drift_window_rows: Option<u64>,
     /// Confidence of a prediction below which it counts as low.
     pub low_confidence: f32,
     /// Business metrics that feedback may report, by name.
@@ -84,8 +92,10 @@ pub struct MonitoringWindows {
     pub enabled: bool,
     /// Length of the sliding window over which latency quantiles are computed.
     pub quantiles: Duration,
-    /// Default length of the window over which drift is computed.
+    /// Minimum length of the window over which drift is computed.
     pub drift: Duration,
+    /// Number of instances that this window should have. A window with fewer is extended by hours, up to a week.
+    pub drift_rows: u64,
     /// Maximum number of features of a version whose drift is in `/metrics`. `None` for all features, with their bins.
     pub top_features: Option<usize>,
     /// True if the metrics of versions are also shown under the names of the Triton Inference Server.
@@ -103,6 +113,7 @@ impl Default for ServerMonitoringConfig {
             enabled: true,
             quantile_window_ms: 300_000,
             drift_window_ms: 3_600_000,
+            drift_window_rows: 500,
             // A feature with its bins has about 35 series. 64 features in 30 versions would be 10 MB per scrape.
             drift_series: DriftSeries::Top,
             // `leeway drift` shows the features that are left out here.
@@ -123,7 +134,14 @@ impl Default for FeedbackConfig {
 
 impl Default for MonitoringConfig {
     fn default() -> Self {
-        MonitoringConfig { max_features: 128, low_confidence: 0.5, business: BTreeMap::new() }
+        MonitoringConfig {
+            max_features: 128,
+            ignored_features: Vec::new(),
+            drift_window_ms: None,
+            drift_window_rows: None,
+            low_confidence: 0.5,
+            business: BTreeMap::new(),
+        }
     }
 }
 
@@ -140,6 +158,7 @@ impl ServerMonitoringConfig {
             enabled: self.enabled,
             quantiles: Duration::from_millis(self.quantile_window_ms),
             drift: Duration::from_millis(self.drift_window_ms),
+            drift_rows: self.drift_window_rows,
             top_features: match self.drift_series {
                 DriftSeries::Top => Some(self.top_features),
                 DriftSeries::All => None,
@@ -150,7 +169,7 @@ impl ServerMonitoringConfig {
 
     pub(super) fn problem(&self) -> Option<String> {
         within("monitoring.quantile_window_ms", self.quantile_window_ms, 10_000, 3_600_000)
-            .or_else(|| within("monitoring.drift_window_ms", self.drift_window_ms, 300_000, 86_400_000))
+            .or_else(|| drift_window(Some(self.drift_window_ms), Some(self.drift_window_rows)))
             .or_else(|| within("monitoring.top_features", self.top_features as u64, 1, MAX_FEATURES as u64))
     }
 }
@@ -184,6 +203,9 @@ impl MonitoringConfig {
         if self.max_features > MAX_FEATURES {
             return Err(format!("monitoring.max_features: {} is too many, at most {MAX_FEATURES}", self.max_features));
         }
+        if let Some(problem) = drift_window(self.drift_window_ms, self.drift_window_rows) {
+            return Err(problem);
+        }
         if !(0.0..=1.0).contains(&self.low_confidence) {
             return Err(format!("monitoring.low_confidence: found {}, expected 0 to 1", self.low_confidence));
         }
@@ -200,6 +222,11 @@ impl MonitoringConfig {
             None => Ok(()),
         }
     }
+}
+
+fn drift_window(length_ms: Option<u64>, rows: Option<u64>) -> Option<String> {
+    let length = length_ms.and_then(|ms| within("monitoring.drift_window_ms", ms, 300_000, 7 * 86_400_000));
+    length.or_else(|| rows.and_then(|rows| within("monitoring.drift_window_rows", rows, 1, 1_000_000_000)))
 }
 
 impl BusinessKind {
@@ -248,7 +275,7 @@ mod tests {
         let default = ServerMonitoringConfig::default();
         assert_eq!(default.problem(), None);
         let short = ServerMonitoringConfig { drift_window_ms: 1, ..default };
-        assert_eq!(short.problem().unwrap(), "monitoring.drift_window_ms: found 1, expected 300000 to 86400000");
+        assert_eq!(short.problem().unwrap(), "monitoring.drift_window_ms: found 1, expected 300000 to 604800000");
         let forever = FeedbackConfig { max_delay_ms: u64::MAX, ..Default::default() };
         assert!(forever.problem().unwrap().starts_with("feedback.max_delay_ms"));
     }

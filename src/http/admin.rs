@@ -98,8 +98,8 @@ pub(super) async fn drift(
     let model = model_in_path(path)?;
     let Query(DriftQuery { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
-    let window = window_s.map_or(state.monitor.windows().drift, Duration::from_secs);
-    if window.is_zero() || window > MAX_WINDOW {
+    let window = window_s.map(Duration::from_secs);
+    if window.is_some_and(|window| window.is_zero() || window > MAX_WINDOW) {
         let longest = MAX_WINDOW.as_secs();
         return Err(Error::InvalidInput(format!("window_s: expected 1 to {longest} seconds")).into());
     }

@@ -27,7 +27,7 @@ use super::context::{Failure, RequestContext};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::registry::Target;
-use crate::serve::{self, Admitted, Head};
+use crate::serve::{self, Admitted, Head, RequestOrigin};
 
 /// Timeout of the caller, in milliseconds.
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
@@ -38,6 +38,8 @@ const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
 /// Key that chooses a version, such as the id of a user. Requests with the same key go to the same version.
 const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
+/// `true` if the request is made up, as by a probe or a load test.
+const X_LEEWAY_SYNTHETIC: HeaderName = HeaderName::from_static("x-leeway-synthetic");
 /// Maximum length of a routing key, in bytes.
 const MAX_KEY: usize = 256;
 
@@ -134,6 +136,7 @@ fn admit(
         client_timeout: client_timeout(&head.headers)?,
         priority: priority(&head.headers)?,
         media_type: media_type.as_deref().filter(|_| rows.is_none()),
+        origin: origin(&head.headers)?,
         notes: context.notes.as_ref(),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
@@ -225,6 +228,19 @@ pub(super) fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
         (Some(_), Some(_)) => {
             Err(Error::InvalidInput("the header x-routing-key occurs twice; send it once".to_owned()))
         }
+    }
+}
+
+/// Returns the origin of a request.
+pub(super) fn origin(headers: &HeaderMap) -> Result<RequestOrigin> {
+    match headers.get(&X_LEEWAY_SYNTHETIC).map(|value| value.as_bytes()) {
+        None => Ok(RequestOrigin::Real),
+        Some(value) if value.eq_ignore_ascii_case(b"true") => Ok(RequestOrigin::Synthetic),
+        Some(value) if value.eq_ignore_ascii_case(b"false") => Ok(RequestOrigin::Real),
+        Some(value) => Err(Error::InvalidInput(format!(
+            "the header x-leeway-synthetic: found {:?}, expected true or false",
+            shown(value)
+        ))),
     }
 }
 

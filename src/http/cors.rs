@@ -12,7 +12,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::config::CorsConfig;
 
 /// Headers of a request that a web page may set.
-const ALLOWED_HEADERS: [HeaderName; 11] = [
+const ALLOWED_HEADERS: [HeaderName; 12] = [
     AUTHORIZATION,
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -20,6 +20,7 @@ const ALLOWED_HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-leeway-synthetic"),
     HeaderName::from_static("x-priority"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-request-timeout-ms"),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_NUMBER_BINS, MAX_RARE_TEXTS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
+use super::repeated_rows::EqualRows;
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber, prediction_features};
 
 /// The only supported format of the file.
@@ -35,6 +36,10 @@ pub struct Baseline {
     pub rows: u64,
     /// Number of rows in the random sample that the bins were chosen from.
     pub sampled_rows: u64,
+    /// Share of the pairs of two sampled rows whose features are the same, 0 to 1. If it is almost 0, repeated rows of
+    /// requests count once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated_pairs: Option<f64>,
     /// The features, under the preprocessor's names.
     pub features: Vec<FeatureBaseline>,
     /// Predictions: `class`, `confidence`, `margin` and `entropy`, or `value`.
@@ -105,6 +110,9 @@ impl Baseline {
         let baseline: Baseline = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if baseline.format != FORMAT {
             return Err(format!("format: found {}, and this Leeway reads {FORMAT}", baseline.format));
+        }
+        if let Some(pairs) = baseline.repeated_pairs.filter(|pairs| !(0.0..=1.0).contains(pairs)) {
+            return Err(format!("repeated_pairs: found {pairs}, expected 0 to 1"));
         }
         if baseline.features.len() > MAX_FEATURES {
             return Err(format!(
@@ -183,6 +191,7 @@ pub struct BaselineBuilder {
     classes: Option<Vec<String>>,
     sampled_rows: u64,
     rows: u64,
+    repeated_pairs: Option<f64>,
     numbers: Vec<CountedNumber>,
     texts: Vec<CountedText>,
     class: CountedText,
@@ -199,6 +208,7 @@ pub struct Sample {
     numbers: Vec<Vec<f64>>,
     texts: Vec<BTreeMap<String, u64>>,
     class: BTreeMap<String, u64>,
+    equal_rows: EqualRows,
     /// Indexed by [`PredictionNumber`].
     observed: [Vec<f64>; PredictionNumber::ALL.len()],
 }
@@ -232,11 +242,21 @@ impl Sample {
     /// Creates an empty sample of training data. `classes` has the names of the predicted classes, if they are known.
     pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
         let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
-        Sample { schema, classes, rows: 0, numbers, texts, class: BTreeMap::new(), observed: Default::default() }
+        Sample {
+            schema,
+            classes,
+            rows: 0,
+            numbers,
+            texts,
+            class: BTreeMap::new(),
+            equal_rows: EqualRows::default(),
+            observed: Default::default(),
+        }
     }
 
     /// Adds rows to the sample: their features and the predictions for them.
     pub fn add(&mut self, features: &Features, predictions: &[Observation]) {
+        self.equal_rows.add(features);
         for row in 0..features.rows() {
             for (values, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
                 values.extend(Some(f64::from(*value)).filter(|value| value.is_finite()));
@@ -267,6 +287,7 @@ impl Sample {
             classes: self.classes,
             sampled_rows: self.rows,
             rows: 0,
+            repeated_pairs: self.equal_rows.share_of_pairs(),
             numbers: self.numbers.into_iter().map(CountedNumber::new).collect(),
             texts: self.texts.into_iter().map(|texts| CountedText::new(texts, true)).collect(),
             class: CountedText::new(class, false),
@@ -309,6 +330,7 @@ impl BaselineBuilder {
             format: FORMAT,
             rows: self.rows,
             sampled_rows: self.sampled_rows,
+            repeated_pairs: self.repeated_pairs.filter(|_| !schema.is_empty()),
             features: numbers.chain(texts).collect(),
             predictions: [self.class.finish(PREDICTED_CLASS)].into_iter().chain(observed).filter(has_values).collect(),
         }

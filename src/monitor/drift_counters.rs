@@ -10,17 +10,41 @@ use parking_lot::Mutex;
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
 use super::cells::{Buckets, Counter, Counters, Histogram};
 use super::drift_reading::DriftReading;
-use super::history::History;
+use super::drift_verdict::{DAY, DriftVerdict, HOURS, SeasonalWindow, VerdictWindows, WEEK};
+use super::history::{History, Moment};
 use super::metric_family::{Declarations, counter, histogram};
 use super::monitored_features::{MonitoredFeatures, MonitoringSpec};
+use super::repeated_rows::RecentRows;
 use super::shards::{LocalShard, PerThread, Shards};
 use super::text::Series;
 use crate::feature::{Certainty, Features, Observation};
 
-/// Interval at which the counts are stored. They are kept for a day, so that windows of up to a day can be read.
+/// Interval at which the counts of the last hours are stored, for short windows.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Maximum length of a window in which drift is measured.
-pub const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Maximum length of a window that begins at an interval. Longer windows begin at an hour.
+const SHORT_WINDOW: Duration = Duration::from_secs(2 * 3_600);
+/// Interval at which the counts of the last days are stored.
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Maximum length of a window in which drift is measured: a week.
+pub const MAX_WINDOW: Duration = WEEK;
+/// Time for which counts are stored, so that the same hours one week earlier are known.
+const STORED: Duration = Duration::from_secs(8 * 86_400);
+
+/// Length of a window in which drift is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriftWindow {
+    /// Minimum length of the window.
+    pub length: Duration,
+    /// Number of instances that the window should have. A window with fewer is extended by hours, up to a week.
+    pub rows: u64,
+}
+
+impl From<Duration> for DriftWindow {
+    /// A window of exactly this length.
+    fn from(length: Duration) -> DriftWindow {
+        DriftWindow { length, rows: 0 }
+    }
+}
 
 /// Counts of the inputs and predictions of one version.
 #[derive(Debug)]
@@ -28,11 +52,17 @@ pub(super) struct DriftCounters {
     low_confidence: f32,
     monitored: MonitoredFeatures,
     pending: PerThread<Pending>,
+    /// The rows of the last hour, if repeated rows are counted once.
+    recent_rows: Option<RecentRows>,
     /// Memory of a pending row, in bytes.
     row_bytes: usize,
     /// The cells of the [`HANDLES`] and of the monitored features.
     cells: Shards,
-    history: History<u64>,
+    /// Counts every five minutes, for short windows.
+    recent: History<u64>,
+    /// Counts every hour, for long windows.
+    days: History<u64>,
+    verdict: Mutex<DriftVerdict>,
     /// Indexes of the features whose drift `/metrics` showed last.
     pub(super) shown: Mutex<Vec<usize>>,
 }
@@ -42,9 +72,17 @@ pub(super) struct DriftCounters {
 #[derive(Debug, Default)]
 struct Pending {
     features: Vec<Features>,
-    /// Number of instances in `features`. Instances that came as tensors have no predictions.
+    /// Number of instances, including repeated ones. Instances that came as tensors have no predictions.
     rows: usize,
-    predictions: Vec<Observation>,
+    predictions: Vec<PendingPrediction>,
+}
+
+/// A prediction that is not counted yet.
+#[derive(Debug, Clone, Copy)]
+struct PendingPrediction {
+    observation: Observation,
+    /// True if it is for a row that was counted before.
+    is_repeated: bool,
 }
 
 /// Number of pending instances or requests at which all pending observations are counted.
@@ -148,13 +186,19 @@ impl DriftCounters {
         // The counters of numeric features begin at a new block.
         let mut layout = METRICS.layout().aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
+        let repeated_pairs = spec.baseline.as_ref().and_then(|baseline| baseline.repeated_pairs);
         DriftCounters {
             low_confidence: spec.settings.low_confidence,
-            monitored,
             pending: PerThread::new(),
-            row_bytes: size_of::<Features>() + size_of::<Observation>() + size_of::<f32>() * spec.schema.numbers.len(),
+            recent_rows: RecentRows::new(repeated_pairs).filter(|_| monitored.counts_inputs()),
+            row_bytes: size_of::<Features>()
+                + size_of::<PendingPrediction>()
+                + size_of::<f32>() * spec.schema.numbers.len(),
             cells: Shards::new(layout.cells()),
-            history: History::new(born, INTERVAL, MAX_WINDOW),
+            monitored,
+            recent: History::new(born, INTERVAL, SHORT_WINDOW),
+            days: History::new(born, HOUR, STORED),
+            verdict: Mutex::default(),
             shown: Mutex::default(),
         }
     }
@@ -167,13 +211,20 @@ impl DriftCounters {
     }
 
     /// Records the features and the predictions of the same instances.
-    pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
+    pub(super) fn observe(&self, mut features: Features, predictions: impl Iterator<Item = Observation>) {
+        let rows = features.rows();
+        let repeated = self.recent_rows.as_ref().map(|recent| recent.remember(&features)).unwrap_or_default();
+        let is_repeated = |row: usize| repeated.get(row).copied().unwrap_or_default();
+        if repeated.contains(&true) {
+            features.retain(|row| !is_repeated(row));
+        }
         let mut pending = self.pending.own().lock();
         // Texts may be of any length, so features with texts do not stay pending.
         let at_once = !features.texts.is_empty();
-        pending.rows += features.rows();
+        pending.rows += rows;
         pending.features.push(features);
-        pending.predictions.extend(predictions);
+        let predicted = |(row, observation)| PendingPrediction { observation, is_repeated: is_repeated(row) };
+        pending.predictions.extend(predictions.enumerate().map(predicted));
         let pending_rows = pending.rows.max(pending.predictions.len());
         if at_once || pending_rows >= MAX_PENDING || pending.features.len() >= MAX_PENDING {
             self.count(&mut pending, &self.cells.local());
@@ -190,12 +241,12 @@ impl DriftCounters {
 
     fn count(&self, pending: &mut Pending, cells: &LocalShard<'_>) {
         self.monitored.count(cells, &pending.features);
-        for prediction in &pending.predictions {
-            if let Observation::Class { class, certainty } = *prediction {
+        for PendingPrediction { observation, is_repeated } in &pending.predictions {
+            if let Observation::Class { certainty, class } = *observation {
                 self.count_class(cells, class, certainty);
             }
-            for (number, value) in prediction.numbers() {
-                self.monitored.count_number(cells, number, value);
+            if !is_repeated {
+                self.monitored.count_prediction(cells, *observation);
             }
         }
         cells.add(HANDLES.rows, pending.rows.max(pending.predictions.len()) as u64);
@@ -207,7 +258,6 @@ impl DriftCounters {
 
     fn count_class(&self, cells: &LocalShard<'_>, class: usize, certainty: Certainty) {
         cells.add(HANDLES.classes.at(class.min(CLASS_COUNTERS - 1)), 1);
-        self.monitored.count_class(cells, class);
         if certainty.confidence < self.low_confidence {
             cells.add(HANDLES.low_confidence, 1);
         }
@@ -221,11 +271,20 @@ impl DriftCounters {
         }
     }
 
-    pub(super) fn tick(&self, now: Duration) {
-        self.history.tick(now, || {
+    /// Stores the counts at regular intervals, and makes a new verdict whenever they are stored.
+    pub(super) fn tick(&self, now: Duration, window: DriftWindow) {
+        let counts = || {
             self.settle();
             self.cells.sums().into()
-        });
+        };
+        if self.days.tick(now, counts)
+            && let Some(recent_rows) = &self.recent_rows
+        {
+            recent_rows.next_hour();
+        }
+        if self.recent.tick(now, counts) {
+            *self.verdict.lock() = self.new_verdict(now, window);
+        }
     }
 
     // ===== reading =====
@@ -282,11 +341,50 @@ impl DriftCounters {
         }
     }
 
-    /// Reads the counts of all features and parts of predictions with a baseline, and the drift within a window.
-    pub(super) fn read(&self, now: Duration, window: Duration) -> DriftReading {
+    /// Reads the counts of all features and parts of predictions with a baseline, and the drift within a window that
+    /// ends now.
+    pub(super) fn read(&self, now: Duration, DriftWindow { mut length, rows }: DriftWindow) -> DriftReading {
         self.settle();
-        let begin = self.history.begin(now, window);
-        DriftReading::new(&self.monitored.all, HANDLES.rows, self.cells.sums(), begin, now)
+        let end = Moment { at: now, counts: Some(self.cells.sums().into()) };
+        let rows_at = |moment: &Moment<u64>| moment.counts.as_ref().map_or(0, |counts| counts[HANDLES.rows.cell()]);
+        let last = rows_at(&end);
+        let is_enough = |begin: &Moment<u64>| last.wrapping_sub(rows_at(begin)) >= rows;
+        let history = |length| if length > SHORT_WINDOW { &self.days } else { &self.recent };
+        let longest = MAX_WINDOW.min(self.days.length(now));
+        while length < longest && !is_enough(&history(length).begin(now, length)) {
+            length += HOUR;
+        }
+        DriftReading::new(&self.monitored.all, HANDLES.rows, end, history(length).since(now, length))
+    }
+
+    /// Reads the drift within a window of this length that ended a week ago.
+    fn read_week_ago(&self, now: Duration, length: Duration) -> DriftReading {
+        let end = self.days.begin(now, WEEK);
+        let marks = self.days.since(end.at, length);
+        DriftReading::new(&self.monitored.all, HANDLES.rows, end, marks)
+    }
+
+    /// Makes a verdict. `recent` is the window in which shares count at once.
+    pub(super) fn new_verdict(&self, now: Duration, recent: DriftWindow) -> DriftVerdict {
+        let known = self.days.length(now);
+        let seasonal = |window: DriftWindow| {
+            let reading = self.read(now, window);
+            let is_known = known >= WEEK + reading.window;
+            let week_ago = is_known.then(|| self.read_week_ago(now, reading.window));
+            SeasonalWindow { now: reading, week_ago }
+        };
+        let days = known.min(WEEK).as_secs() / DAY.as_secs();
+        let windows = VerdictWindows {
+            recent: seasonal(recent),
+            hours: seasonal(HOURS.into()),
+            days: (days > 0).then(|| self.read(now, Duration::from_secs(days * DAY.as_secs()).into())),
+        };
+        windows.verdict()
+    }
+
+    /// The latest verdict, at most five minutes old.
+    pub(super) fn verdict(&self) -> DriftVerdict {
+        self.verdict.lock().clone()
     }
 
     /// Names of the features that are not monitored.
@@ -296,6 +394,7 @@ impl DriftCounters {
 
     /// Returns the maximum memory of these counters in bytes, for this number of recording threads.
     pub(super) fn memory(&self, threads: usize) -> usize {
-        8 * self.cells.len() * (threads + self.history.capacity()) + MAX_PENDING * self.row_bytes * threads
+        8 * self.cells.len() * (threads + self.recent.capacity() + self.days.capacity())
+            + MAX_PENDING * self.row_bytes * threads
     }
 }

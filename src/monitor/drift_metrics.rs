@@ -2,6 +2,7 @@
 
 use super::drift::{BinRole, Comparison, Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
+use super::drift_verdict::{DriftVerdict, VerdictReason};
 use super::metric_family::{Family, counter, gauge, summary};
 use super::monitored_features::Side;
 use super::text::{Number, Series};
@@ -9,6 +10,7 @@ use super::text::{Number, Series};
 /// A reading of drift, and the part of it that `/metrics` shows.
 pub(super) struct ShownDrift {
     reading: DriftReading,
+    verdict: DriftVerdict,
     /// Indexes of the features and parts of predictions that are shown.
     shown: Vec<usize>,
     /// True if bins are shown, which is the case if all features are shown.
@@ -104,6 +106,39 @@ const OF_PREDICTIONS: &[Family<ShownDrift>] = families_of!(
 
 const OF_ALL: &[Family<ShownDrift>] = &[
     gauge(
+        "leeway_drift_verdict",
+        &["model", "version", "status"],
+        "1 for the verdict on the drift of the model on this replica, and 0 for the others. Alerts are based on it; it is renewed every five minutes.",
+        |shown, series| {
+            for status in DriftStatus::ALL {
+                series.value(&[status.name()], u64::from(shown.verdict.status == status));
+            }
+        },
+    ),
+    gauge(
+        "leeway_drift_verdict_feature",
+        &["model", "version", "feature", "reason"],
+        "1 for each of the worst features of a verdict that is warning or drifted, with the comparison that it is from.",
+        |shown, series| {
+            let DriftVerdict { features, reason, .. } = &shown.verdict;
+            for feature in features {
+                series.value(&[feature, reason.map_or("", VerdictReason::name)], 1u64);
+            }
+        },
+    ),
+    gauge(
+        "leeway_drift_window_seconds",
+        &["model", "version"],
+        "Length of this replica's drift window.",
+        |shown, series| series.value(&[], shown.reading.window.as_secs_f64()),
+    ),
+    gauge(
+        "leeway_drift_window_rows",
+        &["model", "version"],
+        "Number of instances in this replica's drift window. A verdict needs at least 100.",
+        |shown, series| series.value(&[], shown.reading.rows),
+    ),
+    gauge(
         "leeway_drift_features",
         &["model", "version", "status"],
         "Number of features and parts of the predictions on this replica, by drift status.",
@@ -133,7 +168,12 @@ const OF_ALL: &[Family<ShownDrift>] = &[
 impl ShownDrift {
     /// Selects all features, or only the `top_features` worst of each side. Among features of the same status, prefers
     /// those in `before`, the features that were shown last. Replaces `before` with the selected features.
-    pub(super) fn new(reading: DriftReading, top_features: Option<usize>, before: &mut Vec<usize>) -> ShownDrift {
+    pub(super) fn new(
+        reading: DriftReading,
+        verdict: DriftVerdict,
+        top_features: Option<usize>,
+        before: &mut Vec<usize>,
+    ) -> ShownDrift {
         let shown = match top_features {
             Some(most) => {
                 let of_side = |side: Side| {
@@ -147,7 +187,7 @@ impl ShownDrift {
             }
             None => (0..reading.all().count()).collect(),
         };
-        ShownDrift { reading, shown, has_bins: top_features.is_none() }
+        ShownDrift { reading, verdict, shown, has_bins: top_features.is_none() }
     }
 
     fn of_side(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
@@ -234,8 +274,7 @@ impl ShownDrift {
 /// Returns the indexes of the worst drifts, at most `most` of them, in ascending order. Among drifts of the same
 /// status, those in `before` are chosen first, because an alert needs a series without gaps.
 fn worst(drifts: &[(usize, &Comparison)], before: &[usize], most: usize) -> Vec<usize> {
-    let mut seen: Vec<&(usize, &Comparison)> =
-        drifts.iter().filter(|(_, comparison)| comparison.independent_values > 0).collect();
+    let mut seen: Vec<&(usize, &Comparison)> = drifts.iter().filter(|(_, comparison)| comparison.values > 0).collect();
     let rank = |(index, comparison): &(usize, &Comparison)| (comparison.status, before.contains(index));
     seen.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| other.1.size().total_cmp(&one.1.size())));
     let mut worst: Vec<usize> = seen.into_iter().take(most).map(|(index, _)| *index).collect();
@@ -260,7 +299,7 @@ mod tests {
             [1, 2, 3, 4],          // too few for a verdict
         ]
         .iter()
-        .map(|window| reference.compare(window, 1.0))
+        .map(|window| reference.compare(&window[..].into()))
         .collect();
         judge(&mut drifts);
         let seen: Vec<(usize, &Comparison)> = drifts.iter().enumerate().collect();

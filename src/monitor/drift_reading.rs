@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cells::Counter;
-use super::drift::{Comparison, Drift, DriftStatus, judge};
+use super::drift::{Comparison, Drift, DriftStatus, Reference, WindowCounts, judge};
 use super::history::Moment;
 use super::monitored_features::{MonitoredFeature, Side};
 
@@ -22,11 +22,12 @@ pub(super) struct DriftReading {
     counts: Counts,
 }
 
-/// The counts of all counter cells, now and at the start of the window.
+/// The counts of all counter cells at the end of the window, at its beginning, and at moments between.
 #[derive(Debug)]
 struct Counts {
-    now: Vec<u64>,
-    begin: Option<Arc<[u64]>>,
+    end: Arc<[u64]>,
+    /// The beginning, and the moments within the window.
+    marks: Vec<Moment<u64>>,
 }
 
 /// Counts and drift of a feature, or of a part of the predictions.
@@ -49,25 +50,54 @@ pub(super) struct DriftSummary {
 // ===== impl DriftReading =====
 
 impl DriftReading {
-    /// Creates a reading from the counts of all cells, now and at the start of the window. `rows` counts predictions.
+    /// Creates a reading from the counts of all cells at the end of the window, at its beginning, and at moments between.
     pub(super) fn new(
         features: &Arc<[MonitoredFeature]>,
         rows: Counter,
-        counts: Vec<u64>,
-        begin: Moment<u64>,
-        now: Duration,
+        end: Moment<u64>,
+        marks: Vec<Moment<u64>>,
     ) -> DriftReading {
-        let counts = Counts { now: counts, begin: begin.counts };
-        let compare = |feature: &MonitoredFeature| feature.reference.compare(&counts.within_window(feature), 1.0);
+        let begin = marks.first().map_or(end.at, |begin| begin.at);
+        let window = end.at.saturating_sub(begin);
+        let counts = Counts { end: end.counts.unwrap_or_default(), marks };
+        let rows = counts.within_window(rows);
+        let compare =
+            |feature: &MonitoredFeature| feature.reference.compare(&WindowCounts::new(counts.slices(feature)));
         let mut comparisons: Vec<Comparison> = features.iter().map(compare).collect();
         judge(&mut comparisons);
-        DriftReading {
-            comparisons,
-            features: Arc::clone(features),
-            window: now.saturating_sub(begin.at),
-            rows: counts.count(rows),
-            counts,
-        }
+        DriftReading { comparisons, features: Arc::clone(features), window, rows, counts }
+    }
+
+    /// Compares this window with an earlier one, instead of the training data. A difference lasts only if it is in most
+    /// of both windows.
+    pub(super) fn against(&self, earlier: &DriftReading) -> Vec<Comparison> {
+        let compare = |(feature, before): (&MonitoredFeature, &Comparison)| {
+            let [slices, slices_before] = [self, earlier].map(|reading| reading.counts.slices(feature));
+            let (window, window_before) = (WindowCounts::new(slices), WindowCounts::new(slices_before));
+            let reference = |counts: Vec<u64>| Reference { counts, positions: None, ..feature.reference.clone() };
+            let independent = |count: &u64| (*count as f64 * before.independent).round() as u64;
+            let mut found = reference(window_before.total().iter().map(independent).collect()).compare(&window);
+            let reverse = reference(window.total().to_vec()).compare(&window_before);
+            found.drift.lasts &= reverse.drift.lasts;
+            found
+        };
+        let mut comparisons: Vec<Comparison> = self.features.iter().zip(&earlier.comparisons).map(compare).collect();
+        judge(&mut comparisons);
+        comparisons
+    }
+
+    /// The comparisons of all features and parts of predictions with the training data, in order.
+    pub(super) fn comparisons(&self) -> &[Comparison] {
+        &self.comparisons
+    }
+
+    /// Returns the name of a feature, or of a part of the predictions with a word that says so.
+    pub(super) fn title(&self, index: usize) -> Option<String> {
+        let MonitoredFeature { name, side, .. } = self.features.get(index)?;
+        Some(match side {
+            Side::Feature => name.clone(),
+            Side::Prediction => format!("prediction {name}"),
+        })
     }
 
     /// All features and parts of predictions with a baseline, in order.
@@ -106,22 +136,36 @@ impl<'a> ReadFeature<'a> {
 
     /// Counts per bin since the version was loaded.
     pub(super) fn totals(self) -> impl Iterator<Item = u64> + use<'a> {
-        self.feature.counters.iter().map(move |counter| self.counts.now[counter.cell()])
+        self.feature.counters.iter().map(move |counter| at(Some(&self.counts.end), *counter))
     }
 
     /// Counts per bin within the window.
     pub(super) fn within_window(&self) -> Vec<u64> {
-        self.counts.within_window(self.feature)
+        self.counts.of_feature(self.feature)
     }
 }
 
 impl Counts {
-    fn within_window(&self, feature: &MonitoredFeature) -> Vec<u64> {
-        feature.counters.iter().map(|counter| self.count(*counter)).collect()
+    fn of_feature(&self, feature: &MonitoredFeature) -> Vec<u64> {
+        feature.counters.iter().map(|counter| self.within_window(*counter)).collect()
     }
 
-    fn count(&self, counter: Counter) -> u64 {
-        let before = self.begin.as_ref().map_or(0, |begin| begin[counter.cell()]);
-        self.now[counter.cell()].wrapping_sub(before)
+    fn within_window(&self, counter: Counter) -> u64 {
+        let begin = self.marks.first().and_then(|begin| begin.counts.as_ref());
+        at(Some(&self.end), counter).wrapping_sub(at(begin, counter))
     }
+
+    /// Returns the counts per bin of a feature between each two moments.
+    fn slices(&self, feature: &MonitoredFeature) -> Vec<Vec<u64>> {
+        let moments = self.marks.iter().map(|mark| mark.counts.as_ref()).chain([Some(&self.end)]);
+        let moments: Vec<_> = moments.collect();
+        let of =
+            |counter: &Counter, pair: &[Option<&Arc<[u64]>>]| at(pair[1], *counter).wrapping_sub(at(pair[0], *counter));
+        moments.windows(2).map(|pair| feature.counters.iter().map(|counter| of(counter, pair)).collect()).collect()
+    }
+}
+
+/// Returns the count of a cell at a moment; 0 if nothing had been counted yet.
+fn at(counts: Option<&Arc<[u64]>>, counter: Counter) -> u64 {
+    counts.and_then(|counts| counts.get(counter.cell())).copied().unwrap_or_default()
 }

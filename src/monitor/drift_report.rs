@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Comparison, Drift, DriftStatus, ShareDrift, number_or_null};
 use super::drift_reading::{DriftReading, ReadFeature};
+use super::drift_verdict::DriftVerdict;
 use super::monitored_features::Side;
 
 /// Drift of a version's features and predictions in a window from their baselines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftReport {
-    /// The worst status of all features and predictions.
+    /// The worst status of all features and predictions in the window.
     pub status: DriftStatus,
+    /// The verdict on the model, for alerts. It does not depend on the window of this report.
+    pub verdict: DriftVerdict,
     /// Length of the window, in seconds.
     pub window_s: f64,
     /// Number of instances that were answered within the window.
@@ -62,7 +65,7 @@ pub struct BinDrift {
 // ===== impl DriftReport =====
 
 impl DriftReport {
-    pub(super) fn new(reading: &DriftReading, not_watched: &[String]) -> DriftReport {
+    pub(super) fn new(reading: &DriftReading, verdict: DriftVerdict, not_watched: &[String]) -> DriftReport {
         let of_side = |side: Side| {
             let all = reading.all().filter(|read| read.feature.side == side);
             let mut found: Vec<(FeatureDrift, f64)> =
@@ -77,6 +80,7 @@ impl DriftReport {
         };
         DriftReport {
             status: reading.all().map(|read| read.comparison.status).max().unwrap_or(DriftStatus::NotEnoughData),
+            verdict,
             window_s: reading.window.as_secs_f64(),
             rows: reading.rows,
             features: of_side(Side::Feature),

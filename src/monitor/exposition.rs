@@ -133,9 +133,10 @@ impl Sections for String {
 
 impl ShownVersion {
     fn read(recorder: Arc<VersionRecorder>, now: Duration, has_triton_metrics: bool) -> ShownVersion {
-        let VersionReading { latency, drift, outcomes } = recorder.read(now, recorder.windows.drift);
+        let VersionReading { latency, drift, outcomes } = recorder.read(now, recorder.drift_window());
         let mut shown = recorder.drift_counters.shown.lock();
-        let drift = ShownDrift::new(drift, recorder.windows.top_features, &mut shown);
+        let verdict = recorder.drift_counters.verdict();
+        let drift = ShownDrift::new(drift, verdict, recorder.windows.top_features, &mut shown);
         drop(shown);
         let labels = recorder.labels();
         let labels = SourceLabels::new(&[("model", &labels.model), ("version", &labels.version)]);

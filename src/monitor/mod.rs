@@ -28,6 +28,7 @@ mod drift_counters;
 mod drift_metrics;
 mod drift_reading;
 mod drift_report;
+mod drift_verdict;
 mod exposition;
 mod history;
 mod labels;
@@ -39,6 +40,7 @@ mod outcome_metrics;
 mod outcomes;
 mod overload;
 mod quantiles;
+mod repeated_rows;
 mod requests;
 mod runs;
 mod server_recorder;
@@ -60,11 +62,12 @@ pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, RareValues,
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{
-    BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_VALUES, Reference, Share,
-    ShareDrift, judge,
+    BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES,
+    Reference, Share, ShareDrift, WindowCounts, independent_share, judge,
 };
-pub use self::drift_counters::MAX_WINDOW;
+pub use self::drift_counters::{DriftWindow, MAX_WINDOW};
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
+pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::exposition::metrics;
 pub use self::labels::{FeedbackResult, Outcome, RequestPart, ShedReason, Unanswered, VersionLabels};
 pub use self::metric::Metric;
@@ -178,5 +181,7 @@ impl Monitor {
     }
 }
 
+#[cfg(test)]
+mod month_of_requests;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::drift::Reference;
 use super::shards::LocalShard;
 use super::watched_bins::WatchedBins;
 use crate::config::MonitoringConfig;
-use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber};
+use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber};
 
 /// Facts and settings of a version that determine what is monitored.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -149,6 +149,7 @@ impl FeatureLayout<'_> {
         for feature in of {
             let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
             match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
+                _ if settings.ignored_features.contains(&feature.name) => self.left_out.push(feature.name.clone()),
                 _ if self.all.len() >= settings.max_features => self.left_out.push(feature.name.clone()),
                 (Bins::Number { .. }, Some(column), _) => {
                     let counters = self.number(Side::Feature, feature);
@@ -240,17 +241,15 @@ impl MonitoredFeatures {
         }
     }
 
-    /// Counts a predicted class in its bin.
-    pub(super) fn count_class(&self, cells: &LocalShard<'_>, class: usize) {
-        if let Some(counters) = &self.class {
+    /// Counts the parts of a prediction in their bins.
+    pub(super) fn count_prediction(&self, cells: &LocalShard<'_>, prediction: Observation) {
+        if let (Observation::Class { class, .. }, Some(counters)) = (prediction, &self.class) {
             cells.add(counters.known.get(class).copied().unwrap_or(counters.other), 1);
         }
-    }
-
-    /// Counts a number of a prediction, such as its confidence, in its bin.
-    pub(super) fn count_number(&self, cells: &LocalShard<'_>, number: PredictionNumber, value: f32) {
-        if let Some(NumberCounters { bins, slots }) = &self.predicted[number as usize] {
-            cells.add(slots.at(bins.slot(value)), 1);
+        for (number, value) in prediction.numbers() {
+            if let Some(NumberCounters { bins, slots }) = &self.predicted[number as usize] {
+                cells.add(slots.at(bins.slot(value)), 1);
+            }
         }
     }
 }

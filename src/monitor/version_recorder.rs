@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::baseline::class_name;
-use super::drift_counters::DriftCounters;
+use super::drift_counters::{DriftCounters, DriftWindow};
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};
 use super::monitored_features::MonitoringSpec;
@@ -155,11 +155,20 @@ impl VersionRecorder {
         &self.spec
     }
 
+    /// The window over which drift is measured, if no other is asked for.
+    pub(super) fn drift_window(&self) -> DriftWindow {
+        let settings = &self.spec.settings;
+        DriftWindow {
+            length: settings.drift_window_ms.map_or(self.windows.drift, Duration::from_millis),
+            rows: settings.drift_window_rows.unwrap_or(self.windows.drift_rows),
+        }
+    }
+
     /// Advances the sliding windows of this version.
     pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
-        self.drift_counters.tick(now);
+        self.drift_counters.tick(now, self.drift_window());
     }
 
     /// Returns the counts of requests since the last call.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::drift_counters::DriftWindow;
 use super::drift_reading::DriftReading;
 use super::drift_report::DriftReport;
 use super::labels::Outcome;
@@ -59,9 +60,12 @@ pub(super) struct VersionReading {
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    /// Returns the current measurements of this version. Drift is measured over a window that ends now.
-    pub fn stats(&self, now: Duration, drift_window: Duration) -> VersionStats {
+    /// Returns the current measurements of this version. Drift is measured over a window of this length that ends now, or
+    /// over the configured window.
+    pub fn stats(&self, now: Duration, drift_window: Option<Duration>) -> VersionStats {
+        let drift_window = drift_window.map_or_else(|| self.drift_window(), DriftWindow::from);
         let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
+        let verdict = self.drift_counters.new_verdict(now, self.drift_window());
         VersionStats {
             model: self.labels().model.clone(),
             version: self.labels().version.clone(),
@@ -69,7 +73,7 @@ impl VersionRecorder {
             in_flight: self.metrics.in_flight(),
             latency,
             baseline_rows: self.baseline_rows(),
-            drift: DriftReport::new(&drift, self.drift_counters.left_out()),
+            drift: DriftReport::new(&drift, verdict, self.drift_counters.left_out()),
             outcomes: outcomes.stats,
         }
     }
@@ -81,7 +85,7 @@ impl VersionRecorder {
         RequestStats { latency: self.latencies.stats(now), runs, rows, last_request_ms }
     }
 
-    pub(super) fn read(&self, now: Duration, drift_window: Duration) -> VersionReading {
+    pub(super) fn read(&self, now: Duration, drift_window: DriftWindow) -> VersionReading {
         VersionReading {
             latency: self.latencies.stats(now),
             drift: self.drift_counters.read(now, drift_window),

@@ -7,6 +7,7 @@ use super::request_notes::RequestNotes;
 use super::steps::{StepVersions, in_step, later_runs};
 use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
+use crate::feature::{Features, Observation};
 use crate::model::Priority;
 use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
@@ -25,8 +26,33 @@ pub struct Head<'a> {
     pub priority: Priority,
     /// Media type of the body, if the body is the raw bytes of one instance.
     pub media_type: Option<&'a str>,
+    /// Origin of the request: real, or made up by a probe or a test.
+    pub origin: RequestOrigin,
     /// Notes for the access log, if it is on.
     pub notes: Option<&'a Arc<RequestNotes>>,
+}
+
+/// Origin of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOrigin {
+    /// The request is a real one.
+    Real,
+    /// The request is made up, as by a probe or a load test. Its features and predictions are not monitored.
+    Synthetic,
+}
+
+impl RequestOrigin {
+    /// Records the features of instances and their predictions, unless the request is synthetic.
+    pub(super) fn observe(
+        self,
+        by: &ServedVersion,
+        features: Features,
+        predictions: impl Iterator<Item = Observation>,
+    ) {
+        if self == RequestOrigin::Real {
+            by.recorder.observe(features, predictions);
+        }
+    }
 }
 
 /// A request that can be answered in time, judging by its head.
@@ -39,6 +65,7 @@ pub struct Admitted {
     read_at: Instant,
     budget: LatencyBudget,
     media_type: Option<&'static str>,
+    pub(super) origin: RequestOrigin,
     pub(super) notes: Option<Arc<RequestNotes>>,
 }
 
@@ -55,8 +82,8 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     };
     let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
-    let Head { priority, read_at, notes, .. } = head;
-    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, notes: notes.cloned() };
+    let Head { priority, read_at, origin, notes, .. } = head;
+    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, notes: notes.cloned() };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::admit::Admitted;
+use super::admit::{Admitted, RequestOrigin};
 use super::infer::{Arriving, decode};
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::pipeline_columns;
@@ -48,6 +48,7 @@ struct RunningChain {
     steps: StepVersions,
     request: ChainInstances,
     priority: Priority,
+    origin: RequestOrigin,
     memory: MemoryBudget,
     done: Vec<FinishedStep>,
 }
@@ -81,6 +82,7 @@ impl Admitted {
             steps: Arc::clone(steps),
             request: instances,
             priority: priority.unwrap_or(self.priority),
+            origin: self.origin,
             memory,
             done: Vec::with_capacity(steps.len()),
         };
@@ -98,13 +100,15 @@ impl Admitted {
         }
 
         let RunningChain { version, steps, done, request, .. } = running;
+        let request_origin = self.origin;
         let answer = move |_| {
             let chain = version.chain().ok_or_else(not_a_chain)?;
             let predictions = chain_predictions(chain, done, count)?;
             let made_by = ChainInterface::new(chain, &steps).answering().unwrap_or(&version);
             let encoded = encode(Output::Predictions { predictions: &predictions, made_by }, form, &version)?;
             // The predictions are monitored in the versions that made them.
-            version.recorder.observe(Features::with_rows(count), predictions.iter().map(|_| Observation::Nothing));
+            let features = Features::with_rows(count);
+            request_origin.observe(&version, features, predictions.iter().map(|_| Observation::Nothing));
             Ok(encoded)
         };
         let encoded = clock.run(Stage::Postprocess, (&served.costs.postprocess, count), threads, answer).await;
@@ -181,11 +185,11 @@ impl RunningChain {
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
-        let version = Arc::clone(version);
+        let (version, request_origin) = (Arc::clone(version), self.origin);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
         let postprocess = move |deadline| {
             let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
-            version.recorder.observe(features, predictions.iter().map(Prediction::observation));
+            request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
             Ok(predictions)
         };
         let cost = (&pipeline.costs.postprocess, elements);

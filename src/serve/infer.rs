@@ -125,12 +125,13 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
+        let request_origin = self.origin;
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
                 let encoded =
                     encode(Output::Predictions { predictions: &predictions, made_by: &version }, form, &version)?;
-                version.recorder.observe(features, predictions.iter().map(Prediction::observation));
+                request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
@@ -138,7 +139,7 @@ impl Admitted {
                 let outputs =
                     outputs_of(answered(&version, outputs)?, &names, pipeline_of(&version)?.model.signature())?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
-                version.recorder.observe(features, observed.into_iter());
+                request_origin.observe(&version, features, observed.into_iter());
                 Ok(encoded)
             }
         };

@@ -29,7 +29,7 @@ mod prediction_columns;
 mod request_notes;
 mod steps;
 
-pub use self::admit::{Admitted, Head, admit};
+pub use self::admit::{Admitted, Head, RequestOrigin, admit};
 pub use self::describe::{Reasons, check_ready, model_config, model_metadata, repository_index, statistics};
 pub use self::infer::{Answer, Arriving};
 pub use self::input::{Content, Elements, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};

@@ -14,6 +14,7 @@ use leeway::pipeline::Stages;
 use leeway::registry::{ServedVersion, Target};
 use leeway::serve::{
     self, Answer, Content, Elements, EncodedRequest, Head, Input, NamedInput, NamedOutput, NamedRequest, Output,
+    RequestOrigin,
 };
 use leeway::tensor::{Data, Tensor, Tensors};
 use serde_json::json;
@@ -65,6 +66,7 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
         client_timeout: None,
         priority: Priority::Normal,
         media_type: None,
+        origin: RequestOrigin::Real,
         notes: None,
     };
     let admitted = serve::admit(app.catalog(), head).unwrap();
@@ -134,7 +136,7 @@ async fn rows_of_tensors_are_counted_for_drift() {
     let app = app().await;
     let answer = infer(&app, vec![("pixels", pixels(5))]).await.unwrap();
     let (now, window) = (Duration::from_secs(1), Duration::from_secs(60));
-    let drift = answer.version.recorder.stats(now, window).drift;
+    let drift = answer.version.recorder.stats(now, Some(window)).drift;
     assert_eq!(drift.rows, 5);
     assert!(drift.features.iter().all(|feature| feature.drift.window_count == 5), "{drift:?}");
 }

@@ -24,7 +24,7 @@ use crate::monitor::Monitor;
 use crate::pipeline::{RequestBody, Stages, request_body};
 use crate::registry::{Catalog, LoadOrder, Loader, Pace, RunLimit, ServedModel, ServedVersion, Snapshot, Target};
 use crate::repository::{self, Store};
-use crate::serve::{EncodedRequest, Head, Input, Output, admit};
+use crate::serve::{EncodedRequest, Head, Input, Output, RequestOrigin, admit};
 use crate::state::{self, PastJournal};
 use crate::tensor::DType;
 use crate::traffic::TrafficSplit;
@@ -211,6 +211,7 @@ impl Predictor for InProcess {
             client_timeout: None,
             priority: Priority::default(),
             media_type: None,
+            origin: RequestOrigin::Real,
             notes: None,
         };
         let body = Body { text: body.to_owned(), memory: self.memory.clone() };

@@ -14,7 +14,7 @@ use crate::budget::{ArrivedBytes, Held, MemoryBudget};
 use crate::error::Result;
 use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
 use crate::http::HttpState;
-use crate::http::admission::{priority, routing_key};
+use crate::http::admission::{origin, priority, routing_key};
 use crate::http::body::BodyLimit;
 use crate::http::context::{Failure, attach_delivery};
 use crate::monitor::Delivery;
@@ -91,6 +91,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
             None => priority(&call.headers)?,
         },
         media_type: None,
+        origin: origin(&call.headers)?,
         notes: call.context.notes.as_ref(),
     };
     let admitted = serve::admit(&state.catalog, asked)?;

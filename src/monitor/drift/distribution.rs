@@ -74,6 +74,8 @@ pub struct Drift {
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
     pub q_value: f64,
+    /// True unless the difference is in only a part of the window.
+    pub lasts: bool,
     /// Number of compared values in the window: M.
     pub window_count: u64,
     /// Number of compared values in the baseline: N.
@@ -163,11 +165,34 @@ impl Drift {
         z: f64::NAN,
         p_value: f64::NAN,
         q_value: f64::NAN,
+        lasts: true,
         window_count: 0,
         baseline_count: 0,
         independent_count: 0,
         bins: 0,
     };
+}
+
+/// Direction of the difference of a window from its baseline: the weight of each bin, ln(q_b / p_b).
+pub(super) struct Direction {
+    baseline: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+pub(super) fn direction(baseline: &[u64], window: &[u64]) -> Direction {
+    let baseline: Vec<f64> = smoothed(baseline).collect();
+    let weights = baseline.iter().zip(smoothed(window)).map(|(p, q)| (q / p).ln()).collect();
+    Direction { baseline, weights }
+}
+
+impl Direction {
+    /// Returns the difference of a part of the window in this direction, Σ (c_b/M − p_b) · ln(q_b / p_b). That of the
+    /// whole window is its PSI, without the half that is added to its counts.
+    pub(super) fn of(&self, part: &[u64]) -> f64 {
+        let values = part.iter().sum::<u64>().max(1) as f64;
+        let bins = self.baseline.iter().zip(&self.weights).zip(part);
+        bins.map(|((p, weight), count)| (*count as f64 / values - p) * weight).sum()
+    }
 }
 
 /// The share of each bin, with ½ added to each count: (c_b + ½) / (M + B/2).

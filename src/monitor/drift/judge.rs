@@ -16,8 +16,13 @@ use super::{Comparison, Drift, DriftStatus, ShareDrift, shares};
 /// Rate of windows of a model without drift that have a false alarm: 1 in 10,000. At one window an hour, a year has
 /// 8,760 windows.
 pub const FALSE_ALARM_RATE: f64 = 1e-4;
-/// Minimum number of independent values of a feature in a window for a verdict.
+/// Minimum number of values of a feature in a window for a verdict.
 pub const MIN_VALUES: u64 = 100;
+/// Minimum number of them that must be independent of each other.
+pub const MIN_INDEPENDENT: u64 = 20;
+
+/// Minimum number of independent values that a share must have for a verdict.
+const MIN_IN_SHARE: f64 = 5.0;
 
 /// An adjusted PSI above this is drift.
 const PSI_DRIFTED: f64 = 0.2;
@@ -34,7 +39,7 @@ const JENSEN_SHANNON_WARNING: f64 = 0.1;
 /// use leeway::monitor::{BinRole, DriftStatus, Reference, judge};
 /// let reference = Reference { roles: vec![BinRole::Compared; 2], counts: vec![500, 500], positions: None };
 /// let status = |window: &[u64]| {
-///     let mut all = [reference.compare(window, 1.0)];
+///     let mut all = [reference.compare(&window.into())];
 ///     judge(&mut all);
 ///     all[0].status
 /// };
@@ -44,27 +49,27 @@ const JENSEN_SHANNON_WARNING: f64 = 0.1;
 /// ```
 pub fn judge(features: &mut [Comparison]) {
     let mut tests: Vec<(f64, &mut f64)> = Vec::new();
-    for Comparison { drift, shares, independent_values, .. } in features.iter_mut() {
-        if is_enough(drift.independent_count) {
+    for Comparison { drift, shares, values, independent, .. } in features.iter_mut() {
+        if is_enough(drift.window_count, *independent) {
             tests.push((drift.p_value, &mut drift.q_value));
         }
-        if is_enough(*independent_values) {
+        if is_enough(*values, *independent) {
             tests.extend(shares.iter_mut().map(|share| (share.p_value, &mut share.q_value)));
         }
     }
     tests.retain(|(p, _)| !p.is_nan());
     set_q_values(tests);
-    for Comparison { status, drift, shares, independent_values } in features {
-        for share in shares.iter_mut().filter(|_| is_enough(*independent_values)) {
-            share.status = of_share(share);
+    for Comparison { status, drift, shares, values, independent } in features {
+        for share in shares.iter_mut().filter(|_| is_enough(*values, *independent)) {
+            share.status = of_share(share, *values as f64 * *independent);
         }
         let of_shares = shares.iter().map(|share| share.status);
-        *status = of_shares.chain([of_distribution(drift)]).max().unwrap_or(DriftStatus::NotEnoughData);
+        *status = of_shares.chain([drift.status()]).max().unwrap_or(DriftStatus::NotEnoughData);
     }
 }
 
-fn is_enough(values: u64) -> bool {
-    values >= MIN_VALUES
+fn is_enough(values: u64, independent: f64) -> bool {
+    values >= MIN_VALUES && values as f64 * independent >= MIN_INDEPENDENT as f64
 }
 
 fn set_q_values(mut tests: Vec<(f64, &mut f64)>) {
@@ -77,25 +82,29 @@ fn set_q_values(mut tests: Vec<(f64, &mut f64)>) {
     }
 }
 
-fn of_distribution(drift: &Drift) -> DriftStatus {
-    let is_large = |distance: Option<f64>, least: f64| distance.is_some_and(|distance| distance > least);
-    // Categories have no order, and so no Wasserstein distance.
-    let is_moderate = drift.psi_adjusted > PSI_WARNING
-        || match drift.wasserstein {
-            None => drift.jensen_shannon > JENSEN_SHANNON_WARNING,
-            distance => is_large(distance, WASSERSTEIN_WARNING),
-        };
-    match drift.q_value {
-        q if q.is_nan() => DriftStatus::NotEnoughData,
-        q if q > FALSE_ALARM_RATE => DriftStatus::Ok,
-        _ if drift.psi_adjusted > PSI_DRIFTED => DriftStatus::Drifted,
-        _ if is_moderate => DriftStatus::Warning,
-        _ => DriftStatus::Ok,
+impl Drift {
+    /// Returns the verdict on the distribution, once [`judge`] has seen all features of the model.
+    pub fn status(&self) -> DriftStatus {
+        // Categories have no order, and so no Wasserstein distance.
+        let is_moderate = self.psi_adjusted > PSI_WARNING
+            || match self.wasserstein {
+                None => self.jensen_shannon > JENSEN_SHANNON_WARNING,
+                Some(distance) => distance > WASSERSTEIN_WARNING,
+            };
+        match self.q_value {
+            q if q.is_nan() => DriftStatus::NotEnoughData,
+            q if q > FALSE_ALARM_RATE => DriftStatus::Ok,
+            _ if self.psi_adjusted > PSI_DRIFTED => DriftStatus::Drifted,
+            _ if is_moderate => DriftStatus::Warning,
+            _ => DriftStatus::Ok,
+        }
     }
 }
 
-fn of_share(share: &ShareDrift) -> DriftStatus {
+fn of_share(share: &ShareDrift, independent_values: f64) -> DriftStatus {
     match share.increase() {
+        // Few values may be from a single caller.
+        _ if share.window_share * independent_values < MIN_IN_SHARE => DriftStatus::Ok,
         _ if share.q_value.is_nan() || share.q_value > FALSE_ALARM_RATE => DriftStatus::Ok,
         increase if increase >= shares::DRIFTED => DriftStatus::Drifted,
         increase if increase >= shares::WARNING => DriftStatus::Warning,
@@ -105,7 +114,7 @@ fn of_share(share: &ShareDrift) -> DriftStatus {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BinPositions, BinRole, Reference, Share};
+    use super::super::{BinPositions, BinRole, Reference, Share, WindowCounts};
     use super::*;
 
     /// Golden values: scipy 1.17, `false_discovery_control(p, method="bh")`.
@@ -150,7 +159,7 @@ mod tests {
                     let mut baseline = deciles(rows);
                     let drawn = draw(&mut random, rows as usize, (0, 0));
                     baseline.counts.clone_from(&drawn);
-                    baseline.compare(&draw(&mut random, count, (0, 0)), 1.0)
+                    baseline.compare(&(&*draw(&mut random, count, (0, 0))).into())
                 };
                 let found = statuses((0..30).map(compare).collect());
                 assert!(!found.contains(&DriftStatus::NotEnoughData) && !found.contains(&DriftStatus::Drifted));
@@ -167,7 +176,7 @@ mod tests {
         for rows in [1_000, 10_000, 1_000_000] {
             for (bin, share) in [(0, "below"), (11, "above"), (12, "missing"), (13, "other")] {
                 let mut status = |count: usize, outside: usize| {
-                    statuses(vec![deciles(rows).compare(&draw(&mut random, count, (bin, outside)), 1.0)])[0]
+                    statuses(vec![deciles(rows).compare(&(&*draw(&mut random, count, (bin, outside))).into())])[0]
                 };
                 assert_eq!(status(1_000, 50), DriftStatus::Drifted, "5% {share}, {rows}");
                 assert_eq!(status(2_000, 40), DriftStatus::Warning, "2% {share}, {rows}");
@@ -176,18 +185,24 @@ mod tests {
         }
     }
 
+    /// A client that sends a thousand copies of a row within one of six slices.
     #[test]
-    fn copies_are_no_evidence() {
-        let (reference, mut window) = (deciles(10_000), vec![0; 14]);
-        window[3] = 1_000;
-        assert_eq!(statuses(vec![reference.compare(&window, 1.0)]), [DriftStatus::Drifted]);
-        // A thousand copies of one row are a single value.
-        assert_eq!(statuses(vec![reference.compare(&window, 1e-3)]), [DriftStatus::NotEnoughData]);
+    fn a_burst_does_not_last() {
+        let (reference, mut random) = (deciles(10_000), fastrand::Rng::with_seed(9));
+        let mut slices: Vec<Vec<u64>> = (0..6).map(|_| draw(&mut random, 400, (0, 0))).collect();
+        slices[4][3] += 1_000;
+        let at_once = WindowCounts::from(WindowCounts::new(slices.clone()).total());
+        assert!(reference.compare(&at_once).drift.lasts);
+        let found = reference.compare(&WindowCounts::new(slices));
+        assert!(!found.drift.lasts && found.independent < 0.05, "{found:?}");
     }
 
     #[test]
     fn a_window_without_values_has_no_verdict() {
-        let found = statuses(vec![deciles(1_000).compare(&[0; 14], 1.0), Reference::default().compare(&[], 1.0)]);
+        let found = statuses(vec![
+            deciles(1_000).compare(&[0; 14][..].into()),
+            Reference::default().compare(&WindowCounts::default()),
+        ]);
         assert_eq!(found, [DriftStatus::NotEnoughData; 2]);
     }
 }

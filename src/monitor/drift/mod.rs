@@ -8,9 +8,11 @@
 //!   value of the training data. Each share has a test of its own, so its verdict does not depend on the size of the
 //!   baseline.
 //!
+//! `dependence.rs` estimates how many of a window's values are independent of each other.
 //! `judge.rs` turns the comparisons of all features of a model into verdicts, with one rate of false alarms for the
 //! model.
 
+mod dependence;
 mod distribution;
 mod judge;
 mod ordered;
@@ -19,9 +21,10 @@ mod shares;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::dependence::{WindowCounts, independent_share};
 pub use self::distribution::Drift;
 pub(super) use self::distribution::smoothed;
-pub use self::judge::{FALSE_ALARM_RATE, MIN_VALUES, judge};
+pub use self::judge::{FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES, judge};
 pub use self::ordered::{BinPositions, BinSummary};
 pub use self::shares::{Share, ShareDrift};
 
@@ -54,8 +57,10 @@ pub struct Comparison {
     pub drift: Drift,
     /// Shares of the values outside of the distribution.
     pub shares: Vec<ShareDrift>,
-    /// Number of independent values in the window, with those outside of the distribution.
-    pub independent_values: u64,
+    /// Number of values in the window, with those outside of the distribution.
+    pub values: u64,
+    /// The share of them that counts as independent of each other, above 0 to 1.
+    pub independent: f64,
 }
 
 /// Verdict on the drift of a feature: none, a warning, or drift.
@@ -75,10 +80,10 @@ pub enum DriftStatus {
 // ===== impl Reference =====
 
 impl Reference {
-    /// Compares the counts of a window, in the order of the bins, with the training data. `independent` is the share of
-    /// the window's values that count as independent of each other, above 0 to 1. The status is
+    /// Compares the counts of a window, in the order of the bins, with the training data. The status is
     /// [`DriftStatus::NotEnoughData`] until [`judge`] has seen all features of the model.
-    pub fn compare(&self, window: &[u64], independent: f64) -> Comparison {
+    pub fn compare(&self, slices: &WindowCounts) -> Comparison {
+        let (window, independent) = (slices.total(), slices.independent_share());
         let compared = |counts: &[u64]| -> Vec<u64> {
             let all = self.roles.iter().zip(counts);
             all.filter(|(role, _)| **role == BinRole::Compared).map(|(_, count)| *count).collect()
@@ -87,13 +92,25 @@ impl Reference {
         if let Some(positions) = &self.positions {
             drift.add_ordered(positions, &compared(&self.counts), &compared(window), independent);
         }
+        let towards = distribution::direction(&compared(&self.counts), &compared(window));
+        drift.lasts = slices.lasts(|slice| towards.of(&compared(slice)));
         let (of_baseline, of_window) = (self.counts.iter().sum(), window.iter().sum());
-        let shares = self.roles.iter().zip(self.counts.iter().zip(window)).filter_map(|(role, (before, now))| {
+        let bins = self.roles.iter().zip(self.counts.iter().zip(window)).enumerate();
+        let shares = bins.filter_map(|(at, (role, (before, now)))| {
             let BinRole::Share(share) = *role else { return None };
-            Some(ShareDrift::between(share, (*before, of_baseline), (*now, of_window), independent))
+            Some((at, ShareDrift::between(share, (*before, of_baseline), (*now, of_window), independent)))
         });
-        let independent_values = (of_window as f64 * independent).round() as u64;
-        Comparison { status: DriftStatus::NotEnoughData, drift, shares: shares.collect(), independent_values }
+        let lasting = |(at, share): (usize, ShareDrift)| {
+            let increase = |slice: &[u64]| slice[at] as f64 / slice.iter().sum::<u64>() as f64 - share.baseline_share;
+            ShareDrift { lasts: slices.lasts(increase), ..share }
+        };
+        Comparison {
+            status: DriftStatus::NotEnoughData,
+            drift,
+            shares: shares.map(lasting).collect(),
+            values: of_window,
+            independent,
+        }
     }
 }
 

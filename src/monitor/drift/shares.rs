@@ -38,6 +38,8 @@ pub struct ShareDrift {
     pub of: Share,
     /// Verdict on an increase of the share.
     pub status: DriftStatus,
+    /// True unless the increase is in only a part of the window.
+    pub lasts: bool,
     /// Share in the training data, 0 to 1.
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
@@ -95,7 +97,15 @@ impl ShareDrift {
             true => upper_tail((before, n), (independent_of(now), independent_of(m))),
             false => 1.0,
         };
-        ShareDrift { of, status: DriftStatus::NotEnoughData, baseline_share, window_share, p_value, q_value: f64::NAN }
+        ShareDrift {
+            of,
+            status: DriftStatus::NotEnoughData,
+            lasts: true,
+            baseline_share,
+            window_share,
+            p_value,
+            q_value: f64::NAN,
+        }
     }
 
     /// The increase of the share: 0.02 for two percentage points.

@@ -1,0 +1,164 @@
+//! The verdict on the drift of a model, for alerts: one for all features, that knows the time of day.
+//!
+//! The training data are usually of all hours and weekdays, and a window of an hour is not. So a difference from the
+//! training data counts only if it is not explained by the hour:
+//!
+//! 1. Shares of values that the training data do not have (missing, unknown, out of range) count at once, over the
+//!    recent window. If the same window one week earlier is known, they must also be larger than there.
+//! 2. The distributions of the last six hours count if they differ from the training data *and* from the same six hours
+//!    one week earlier.
+//! 3. The distributions and shares of the last whole days, up to seven, count if they differ from the training data.
+//!
+//! A difference that is in only a part of its window does not count.
+//!
+//! Without a week of history, the second rule says nothing, and without a day, the third: then a difference of the
+//! distributions in the recent window is a warning at most.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::drift::{Comparison, DriftStatus};
+use super::drift_reading::DriftReading;
+
+/// Length of the window that is compared with the same hours one week earlier.
+pub(super) const HOURS: Duration = Duration::from_secs(6 * 3_600);
+/// A day, and a week.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const WEEK: Duration = Duration::from_secs(7 * 86_400);
+/// Maximum number of features that a verdict names.
+const MAX_NAMED: usize = 5;
+
+/// Verdict on the drift of a model, for alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DriftVerdict {
+    /// The verdict: `drifted` calls for a person, `warning` does not.
+    pub status: DriftStatus,
+    /// The comparison that the verdict is from; absent if nothing was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<VerdictReason>,
+    /// Names of the features with this status, the worst first, five at most. Parts of the predictions are named like
+    /// `prediction class`.
+    pub features: Vec<String>,
+}
+
+/// The comparison that a verdict is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictReason {
+    /// More values are missing, unknown or out of range than in the training data.
+    Shares,
+    /// The last hours differ from the training data and from the same hours one week earlier.
+    SinceLastWeek,
+    /// The last whole days differ from the training data.
+    WholeDays,
+    /// The recent window differs from the training data. Less than a day of history is known, so it may be the time of
+    /// day.
+    RecentWindow,
+}
+
+/// The windows that a verdict is made from.
+pub(super) struct VerdictWindows {
+    /// The recent window.
+    pub(super) recent: SeasonalWindow,
+    /// The last hours.
+    pub(super) hours: SeasonalWindow,
+    /// The last whole days, if at least one is known.
+    pub(super) days: Option<DriftReading>,
+}
+
+/// A window, and the same window one week earlier, if it is known.
+pub(super) struct SeasonalWindow {
+    pub(super) now: DriftReading,
+    pub(super) week_ago: Option<DriftReading>,
+}
+
+impl Default for DriftVerdict {
+    fn default() -> DriftVerdict {
+        DriftVerdict { status: DriftStatus::NotEnoughData, reason: None, features: Vec::new() }
+    }
+}
+
+impl VerdictReason {
+    /// Name of the comparison in metrics and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            VerdictReason::Shares => "shares",
+            VerdictReason::SinceLastWeek => "since_last_week",
+            VerdictReason::WholeDays => "whole_days",
+            VerdictReason::RecentWindow => "recent_window",
+        }
+    }
+}
+
+/// Status and size of the drift of each feature by one comparison.
+type Found = Vec<(DriftStatus, f64)>;
+
+impl VerdictWindows {
+    /// Returns the verdict.
+    pub(super) fn verdict(&self) -> DriftVerdict {
+        let mut all = vec![(VerdictReason::Shares, self.recent.differences(worst_share))];
+        if self.hours.week_ago.is_some() {
+            all.push((VerdictReason::SinceLastWeek, self.hours.differences(distribution)));
+        }
+        all.push(match &self.days {
+            Some(days) => (
+                VerdictReason::WholeDays,
+                each(days.comparisons(), |found| distribution(found).max(worst_share(found))),
+            ),
+            None => {
+                let warning = |found: &Comparison| distribution(found).min(DriftStatus::Warning);
+                (VerdictReason::RecentWindow, each(self.recent.now.comparisons(), warning))
+            }
+        });
+        let worst_of = |found: &Found| found.iter().map(|(status, _)| *status).max();
+        let Some((reason, found)) = all.into_iter().rev().max_by_key(|(_, found)| worst_of(found)) else {
+            return DriftVerdict::default();
+        };
+        let status = worst_of(&found).unwrap_or(DriftStatus::NotEnoughData);
+        if status <= DriftStatus::Ok {
+            return DriftVerdict { status, ..DriftVerdict::default() };
+        }
+        let of_status = found.iter().enumerate().filter(|(_, (of, _))| *of == status);
+        let mut worst: Vec<(usize, f64)> = of_status.map(|(at, (_, size))| (at, *size)).collect();
+        worst.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        let names = worst.into_iter().take(MAX_NAMED).filter_map(|(at, _)| self.recent.now.title(at));
+        DriftVerdict { status, reason: Some(reason), features: names.collect() }
+    }
+}
+
+impl SeasonalWindow {
+    /// Returns the statuses of the differences from the training data that are also differences from one week earlier.
+    fn differences(&self, status: fn(&Comparison) -> DriftStatus) -> Found {
+        let mut found = each(self.now.comparisons(), status);
+        if let Some(week_ago) = &self.week_ago {
+            for ((found, _), from_week_ago) in found.iter_mut().zip(self.now.against(week_ago)) {
+                *found = match status(&from_week_ago) {
+                    // Too few requests were there one week ago for a comparison.
+                    DriftStatus::NotEnoughData => *found,
+                    from_week_ago => (*found).min(from_week_ago),
+                };
+            }
+        }
+        found
+    }
+}
+
+fn each(comparisons: &[Comparison], status: impl Fn(&Comparison) -> DriftStatus) -> Found {
+    comparisons.iter().map(|found| (status(found), found.size())).collect()
+}
+
+fn distribution(found: &Comparison) -> DriftStatus {
+    lasting(found.drift.status(), found.drift.lasts)
+}
+
+fn worst_share(found: &Comparison) -> DriftStatus {
+    let statuses = found.shares.iter().map(|share| lasting(share.status, share.lasts));
+    statuses.max().unwrap_or(DriftStatus::NotEnoughData)
+}
+
+/// Returns the status of a difference; `Ok` at most if it does not last.
+fn lasting(status: DriftStatus, lasts: bool) -> DriftStatus {
+    if lasts { status } else { status.min(DriftStatus::Ok) }
+}
