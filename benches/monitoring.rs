@@ -1,13 +1,12 @@
-//! The cost of monitoring, its sensitivity to drift, and the accuracy of its quantiles.
+//! The cost of monitoring, and the accuracy of its quantiles. `benches/drift.rs` measures its sensitivity to drift.
 //!
 //!     make bench-monitoring
 //!
 //! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the
 //!    load generator oha.
 //! 2. P50, P95 and P99 of `/metrics` compared with oha's, under steady load.
-//! 3. Simulated: the rate of false alarms on data without drift, and the number of requests until a shift is found.
 //!
-//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration of the first two.
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -16,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use leeway::feature::{FeatureSchema, Features, Observation};
-use leeway::monitor::{Baseline, Drift, DriftStatus, Sample};
+use leeway::monitor::{Baseline, Sample};
 use leeway_testkit::{
     Load, OHA, Repository, Server, Spread, TENSOR_STAGES, held_out, in_turn, median, number_from, oha, summarize,
     test_model, workshop,
@@ -31,8 +30,6 @@ fn main() {
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
     costs(models.path(), rounds, seconds);
     quantiles(models.path(), 10 * seconds);
-    false_alarms();
-    power();
 }
 
 // ===== the models =====
@@ -157,107 +154,5 @@ fn quantiles(models: &Path, seconds: u64) {
         );
         let ours: f64 = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap();
         println!("| {name} | {:.3} | {:.3} | {:.3} |", theirs * 1e3, ours * 1e3, ours / theirs);
-    }
-}
-
-// ===== sensitivity =====
-
-/// A standard normal deviate (Box and Muller).
-fn normal(random: &mut fastrand::Rng) -> f64 {
-    (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
-}
-
-/// The counts of a window in the bins of a baseline of one feature.
-fn window(baseline: &Baseline, count: usize, mut value: impl FnMut() -> f64) -> Vec<u64> {
-    let feature = &baseline.features[0];
-    let leeway::monitor::Bins::Number { edges } = &feature.bins else { panic!("not a number") };
-    let mut counts = vec![0; edges.len() + 3];
-    for _ in 0..count {
-        let value = f64::from(value() as f32);
-        let bin = if value.is_nan() { edges.len() + 1 } else { edges.partition_point(|edge| *edge < value) };
-        counts[bin] += 1;
-    }
-    counts
-}
-
-fn baseline_of(rows: usize, mut value: impl FnMut() -> f64) -> Baseline {
-    let mut features = Features::with_rows(rows);
-    features.numbers = (0..rows).map(|_| value() as f32).collect();
-    baseline(FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() }, &features)
-}
-
-fn false_alarms() {
-    const WINDOWS: usize = 20_000;
-    println!("\nQuiet data: windows of the baseline's own distribution, {WINDOWS} each, a new baseline every 100\n");
-    println!("| distribution | baseline rows | window | PSI > 0.1 | warning or drifted |\n|---|---|---|---|---|");
-    let mut random = fastrand::Rng::with_seed(3);
-    type Draw = fn(&mut fastrand::Rng) -> f64;
-    let distributions: [(&str, Draw); 3] = [
-        ("normal", normal),
-        ("log-normal", |random| normal(random).exp()),
-        ("70 % zeros", |random| if random.f64() < 0.7 { 0.0 } else { random.f64() }),
-    ];
-    for (name, draw) in distributions {
-        for (rows, count) in [(500, 500), (1_000, 500), (10_000, 500), (10_000, 5_000)] {
-            let (mut folklore, mut alarms) = (0, 0);
-            let mut known = baseline_of(rows, || draw(&mut random));
-            for index in 0..WINDOWS {
-                if index % 100 == 0 {
-                    known = baseline_of(rows, || draw(&mut random));
-                }
-                let counts = window(&known, count, || draw(&mut random));
-                let drift = Drift::between(&known.features[0].all_counts(), &counts);
-                folklore += u32::from(drift.psi > 0.1);
-                alarms += u32::from(matches!(drift.status(), DriftStatus::Warning | DriftStatus::Drifted));
-            }
-            let share = |count: u32| 100.0 * f64::from(count) / WINDOWS as f64;
-            println!("| {name} | {rows} | {count} | {:.2} % | {:.4} % |", share(folklore), share(alarms));
-        }
-    }
-}
-
-fn power() {
-    const TRIALS: usize = 500;
-    const WINDOWS: [usize; 7] = [500, 700, 1_000, 2_000, 5_000, 10_000, 50_000];
-    println!(
-        "\nShifts of a standard normal feature against a baseline of 10,000 rows: the smallest window in which 95 of 100 \
-         raise at least a warning, and in which 95 of 100 are drifted ({TRIALS} windows of each size)\n"
-    );
-    println!("| shift | PSI in the long run | warning after | drifted after |\n|---|---|---|---|");
-    type Change = fn(f64, &mut fastrand::Rng) -> f64;
-    let changes: [(&str, Change); 10] = [
-        ("mean + 0.2 deviations", |value, _| value + 0.2),
-        ("mean + 0.3 deviations", |value, _| value + 0.3),
-        ("mean + 0.4 deviations", |value, _| value + 0.4),
-        ("mean + 0.5 deviations", |value, _| value + 0.5),
-        ("mean + 1 deviation", |value, _| value + 1.0),
-        ("deviation × 0.7", |value, _| value * 0.7),
-        ("deviation × 1.5", |value, _| value * 1.5),
-        ("2 % missing", |value, random| if random.f64() < 0.02 { f64::NAN } else { value }),
-        ("5 % missing", |value, random| if random.f64() < 0.05 { f64::NAN } else { value }),
-        ("10 % are 0", |value, random| if random.f64() < 0.1 { 0.0 } else { value }),
-    ];
-    let mut random = fastrand::Rng::with_seed(4);
-    let known = baseline_of(10_000, || normal(&mut random));
-    let baseline = known.features[0].all_counts();
-    for (name, change) in changes {
-        let mut drift = |count: usize| {
-            let counts = window(&known, count, || {
-                let value = normal(&mut random);
-                change(value, &mut random)
-            });
-            Drift::between(&baseline, &counts)
-        };
-        let in_the_long_run = drift(2_000_000).psi;
-        let mut first = |least: DriftStatus| {
-            let is_enough = |count: &usize| {
-                let found = (0..TRIALS).filter(|_| drift(*count).status() >= least).count();
-                found * 100 >= TRIALS * 95
-            };
-            let window = WINDOWS.into_iter().find(is_enough);
-            window.map_or("never".to_owned(), |count| format!("{count}"))
-        };
-        let (warning, drifted) = (first(DriftStatus::Warning), first(DriftStatus::Drifted));
-        println!("| {name} | {in_the_long_run:.3} | {warning} | {drifted} |");
     }
 }

@@ -10,7 +10,7 @@ use super::servers::ServerArgs;
 use super::table_cells::{align_right, cell, table, text_of, words};
 use crate::api::admin::{ModelDrift, VersionDrift};
 use crate::identity::{ModelName, Version};
-use crate::monitor::{Drift, FeatureDrift};
+use crate::monitor::{Drift, DriftVerdict, FeatureDrift, VerdictReason};
 
 #[derive(Debug, Args)]
 pub(super) struct DriftArgs {
@@ -92,7 +92,24 @@ fn write_head(out: &mut dyn Write, model: &ModelName, drift: &VersionDrift) -> R
     };
     let (status, rows) = (words(report.status.name()), report.rows);
     writeln!(out, "{model} version {version}: {status}; {rows} rows in the last {window}, {baseline}")?;
+    if let Some(verdict) = verdict_of(&report.verdict) {
+        writeln!(out, "{verdict}")?;
+    }
     Ok(())
+}
+
+/// Returns a verdict in words; `None` if nothing was found.
+fn verdict_of(DriftVerdict { status, reason, features }: &DriftVerdict) -> Option<String> {
+    let compared = match reason.as_ref()? {
+        VerdictReason::Shares => "more values are missing, unknown or out of range",
+        VerdictReason::SinceLastWeek => "unlike the training data, and unlike the same hours last week",
+        VerdictReason::WholeDays => "the last whole days are unlike the training data",
+        VerdictReason::RecentWindow => {
+            "unlike the training data; less than a day is known, so it may be the time of day"
+        }
+    };
+    let names: Vec<_> = features.iter().map(|name| cell(name)).collect();
+    Some(format!("verdict for alerts: {}, {compared}: {}", words(status.name()), names.join(", ")))
 }
 
 /// Formats a duration in its largest unit: `45 s`, `30 min`, `6.5 h`.

@@ -120,14 +120,13 @@ fn problems(client: &Client, only: Option<&ModelName>) -> Result<Checked> {
     }
     for model in &models {
         problems.extend(problems_of(model));
-        let drifted =
-            numbers.iter().filter(|version| version.model == model.model.as_str() && version.drift.drifted > 0);
-        problems.extend(drifted.map(|version| {
+        let of_model = numbers.iter().filter(|version| version.model == model.model.as_str());
+        problems.extend(of_model.filter(|version| !version.drifted.is_empty()).map(|found| {
             format!(
-                "{} version {}: {} of its features and predictions",
-                version.model,
-                version.version,
-                version.drift.shown()
+                "{} version {}: the requests have drifted: {}",
+                found.model,
+                found.version,
+                found.drifted.join(", ")
             )
         }));
     }

@@ -34,6 +34,8 @@ pub(super) struct VersionNumbers {
     /// Part of the latency budget of each of the [`STAGES`], in seconds. Queue and run share one.
     pub(super) budget: [Option<f64>; STAGES.len()],
     pub(super) drift: DriftCounts,
+    /// The worst features, if the verdict on the drift of the version is `drifted`.
+    pub(super) drifted: Vec<String>,
     /// Share of the predicted classes that were right, among those whose true class is known.
     pub(super) accuracy: Option<f64>,
     /// Mean absolute error of predicted numbers.
@@ -69,7 +71,10 @@ impl VersionNumbers {
             metrics.value("budget_seconds", &[labels[0], labels[1], ("part", part)])
         };
         let features = |status| metrics.sum("drift_features", &[labels[0], labels[1], ("status", status)]) as u64;
+        let is_drifted = metrics.value("drift_verdict", &[labels[0], labels[1], ("status", "drifted")]) == Some(1.0);
+        let worst = metrics.of("drift_verdict_feature", &labels).filter_map(|series| series.label("feature"));
         VersionNumbers {
+            drifted: worst.filter(|_| is_drifted).map(str::to_owned).collect(),
             traffic: value("traffic_share_ratio").unwrap_or_default(),
             requests: metrics.sum("requests_total", &labels),
             errors: ERRORS.map(outcome).iter().sum(),
@@ -138,6 +143,8 @@ mod tests {
              leeway_budget_seconds{{{labels},part=\"inference\"}} 0.1\n\
              leeway_baseline_rows{{{labels}}} 100\n\
              leeway_drift_features{{{labels},status=\"ok\"}} 7\n\
+             leeway_drift_verdict{{{labels},status=\"drifted\"}} 1\n\
+             leeway_drift_verdict_feature{{{labels},feature=\"age\",reason=\"shares\"}} 1\n\
              leeway_outcome_accuracy{{{labels}}} 0.975\n"
         );
         let all = VersionNumbers::all(&Metrics::parse(&text));
@@ -146,6 +153,7 @@ mod tests {
         assert_eq!((numbers.p95_of_requests(), numbers.p95[2]), (Some(0.012), None));
         assert_eq!((numbers.budget[2], numbers.budget[3]), (Some(0.1), Some(0.1)));
         assert_eq!((numbers.drift.shown(), numbers.quality()), ("ok".to_owned(), "97.5%".to_owned()));
+        assert_eq!(numbers.drifted, ["age"]);
     }
 
     #[test]

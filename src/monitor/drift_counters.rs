@@ -30,6 +30,9 @@ pub const MAX_WINDOW: Duration = WEEK;
 /// Time for which counts are stored, so that the same hours one week earlier are known.
 const STORED: Duration = Duration::from_secs(8 * 86_400);
 
+/// Maximum age of a verdict in `/metrics`. It takes several windows, so it is not made for every scrape.
+const VERDICT_AGE: Duration = Duration::from_secs(15);
+
 /// Length of a window in which drift is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DriftWindow {
@@ -62,7 +65,8 @@ pub(super) struct DriftCounters {
     recent: History<u64>,
     /// Counts every hour, for long windows.
     days: History<u64>,
-    verdict: Mutex<DriftVerdict>,
+    /// The verdict that `/metrics` showed last, and its time.
+    verdict: Mutex<Option<(Duration, DriftVerdict)>>,
     /// Indexes of the features whose drift `/metrics` showed last.
     pub(super) shown: Mutex<Vec<usize>>,
 }
@@ -271,19 +275,17 @@ impl DriftCounters {
         }
     }
 
-    /// Stores the counts at regular intervals, and makes a new verdict whenever they are stored.
-    pub(super) fn tick(&self, now: Duration, window: DriftWindow) {
+    /// Stores the counts at regular intervals.
+    pub(super) fn tick(&self, now: Duration) {
         let counts = || {
             self.settle();
             self.cells.sums().into()
         };
+        self.recent.tick(now, counts);
         if self.days.tick(now, counts)
             && let Some(recent_rows) = &self.recent_rows
         {
             recent_rows.next_hour();
-        }
-        if self.recent.tick(now, counts) {
-            *self.verdict.lock() = self.new_verdict(now, window);
         }
     }
 
@@ -382,9 +384,17 @@ impl DriftCounters {
         windows.verdict()
     }
 
-    /// The latest verdict, at most five minutes old.
-    pub(super) fn verdict(&self) -> DriftVerdict {
-        self.verdict.lock().clone()
+    /// Returns the latest verdict, which is renewed after 15 seconds.
+    pub(super) fn verdict(&self, now: Duration, recent: DriftWindow) -> DriftVerdict {
+        let mut latest = self.verdict.lock();
+        match &*latest {
+            Some((made, verdict)) if now < *made + VERDICT_AGE => verdict.clone(),
+            _ => {
+                let verdict = self.new_verdict(now, recent);
+                *latest = Some((now, verdict.clone()));
+                verdict
+            }
+        }
     }
 
     /// Names of the features that are not monitored.

@@ -4,8 +4,8 @@ use super::drift::{BinRole, Comparison, Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
 use super::drift_verdict::{DriftVerdict, VerdictReason};
 use super::metric_family::{Family, counter, gauge, summary};
-use super::monitored_features::Side;
 use super::text::{Number, Series};
+use super::watched_bins::Side;
 
 /// A reading of drift, and the part of it that `/metrics` shows.
 pub(super) struct ShownDrift {
@@ -108,7 +108,7 @@ const OF_ALL: &[Family<ShownDrift>] = &[
     gauge(
         "leeway_drift_verdict",
         &["model", "version", "status"],
-        "1 for the verdict on the drift of the model on this replica, and 0 for the others. Alerts are based on it; it is renewed every five minutes.",
+        "1 for the verdict on the drift of the model on this replica, and 0 for the others. Alerts are based on it.",
         |shown, series| {
             for status in DriftStatus::ALL {
                 series.value(&[status.name()], u64::from(shown.verdict.status == status));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::cells::Counter;
 use super::drift::{Comparison, Drift, DriftStatus, Reference, WindowCounts, judge};
 use super::history::Moment;
-use super::monitored_features::{MonitoredFeature, Side};
+use super::monitored_features::MonitoredFeature;
+use super::watched_bins::Side;
 
 /// The counts and the drift of all features and parts of predictions with a baseline.
 #[derive(Debug)]

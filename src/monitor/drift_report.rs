@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Comparison, Drift, DriftStatus, ShareDrift, number_or_null};
 use super::drift_reading::{DriftReading, ReadFeature};
 use super::drift_verdict::DriftVerdict;
-use super::monitored_features::Side;
+use super::watched_bins::Side;
 
 /// Drift of a version's features and predictions in a window from their baselines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

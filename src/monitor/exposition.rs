@@ -135,7 +135,7 @@ impl ShownVersion {
     fn read(recorder: Arc<VersionRecorder>, now: Duration, has_triton_metrics: bool) -> ShownVersion {
         let VersionReading { latency, drift, outcomes } = recorder.read(now, recorder.drift_window());
         let mut shown = recorder.drift_counters.shown.lock();
-        let verdict = recorder.drift_counters.verdict();
+        let verdict = recorder.drift_counters.verdict(now, recorder.drift_window());
         let drift = ShownDrift::new(drift, verdict, recorder.windows.top_features, &mut shown);
         drop(shown);
         let labels = recorder.labels();

@@ -9,7 +9,7 @@
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
 //! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`,
-//!   `watched_bins.rs`), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
+//!   `watched_bins.rs`; `baseline_builder.rs` makes one), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
 //!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
@@ -20,6 +20,7 @@
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
 mod baseline;
+mod baseline_builder;
 mod bins;
 mod cells;
 mod deployment;
@@ -39,6 +40,7 @@ mod monitored_features;
 mod outcome_metrics;
 mod outcomes;
 mod overload;
+mod quantile_edges;
 mod quantiles;
 mod repeated_rows;
 mod requests;
@@ -58,7 +60,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, RareValues, Sample, Summary};
+pub use self::baseline::{Baseline, FeatureBaseline, RareValues, Summary};
+pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{

@@ -7,7 +7,7 @@ use super::bins::{Bins, LANES, MAX_TALLIED, NumberBins, NumberLanes, TextBins};
 use super::cells::{BLOCK, Counter, Counters, Layout};
 use super::drift::Reference;
 use super::shards::LocalShard;
-use super::watched_bins::WatchedBins;
+use super::watched_bins::{Side, WatchedBins};
 use crate::config::MonitoringConfig;
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber};
 
@@ -39,15 +39,6 @@ pub(super) struct MonitoredFeature {
     pub(super) summary: Option<Summary>,
     /// The counters of the bins.
     pub(super) counters: Vec<Counter>,
-}
-
-/// Side of the model that a monitored value is on: its inputs or its predictions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    /// A feature of the preprocessor.
-    Feature,
-    /// A part of the prediction.
-    Prediction,
 }
 
 /// All features and parts of predictions of a version that have a baseline.

@@ -97,8 +97,9 @@ fn run(days: usize, mut change: impl FnMut(usize, &mut Traffic, &mut Vec<[f32; 3
         let mut rows: Vec<[f32; 3]> = (0..Traffic::requests(step)).map(|_| traffic.of_users(step)).collect();
         change(step, &mut traffic, &mut rows);
         recorder.observe(features(&rows), std::iter::empty());
-        recorder.tick(Duration::from_secs(STEP * (step as u64 + 1)), SystemTime::now());
-        recorder.drift_counters.verdict()
+        let now = Duration::from_secs(STEP * (step as u64 + 1));
+        recorder.tick(now, SystemTime::UNIX_EPOCH);
+        recorder.drift_counters.verdict(now, recorder.drift_window())
     };
     (0..days * DAY).map(step).collect()
 }

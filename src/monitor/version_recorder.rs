@@ -168,7 +168,7 @@ impl VersionRecorder {
     pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
-        self.drift_counters.tick(now, self.drift_window());
+        self.drift_counters.tick(now);
     }
 
     /// Returns the counts of requests since the last call.

@@ -1,10 +1,9 @@
 //! The bins in which the values of requests are counted: those of the baseline, and bins for values that the training
 //! data do not have.
 
-use super::baseline::FeatureBaseline;
+use super::baseline::{FeatureBaseline, Summary};
 use super::bins::{Bins, MAX_NUMBER_BINS, MISSING, OTHER, RARE, quoted, shown};
 use super::drift::{BinPositions, BinRole, Reference, Share};
-use super::monitored_features::Side;
 
 /// The bins of a feature, in which requests are counted.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +14,15 @@ pub(super) struct WatchedBins {
     pub(super) edges: Vec<f64>,
     /// Roles of the bins, and their counts in the training data.
     pub(super) reference: Reference,
+}
+
+/// Side of the model that a monitored value is on: its inputs or its predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A feature of the preprocessor.
+    Feature,
+    /// A part of the prediction.
+    Prediction,
 }
 
 /// Bins of a numeric feature at both ends, for values out of range.
@@ -28,8 +36,7 @@ impl WatchedBins {
             Bins::Text { values } => WatchedBins::texts(feature, values),
             Bins::Number { edges } => {
                 let range = feature.summary.as_ref().filter(|_| side == Side::Feature);
-                let bounded =
-                    range.and_then(|summary| WatchedBins::numbers_in(feature, edges, summary.min, summary.max));
+                let bounded = range.and_then(|summary| WatchedBins::numbers_in(feature, edges, summary));
                 bounded.unwrap_or_else(|| WatchedBins::numbers(feature, edges))
             }
         }
@@ -44,10 +51,12 @@ impl WatchedBins {
 
     fn numbers(feature: &FeatureBaseline, edges: &[f64]) -> WatchedBins {
         let own = edges.iter().map(|edge| shown(*edge)).chain(["+Inf".to_owned()]).collect();
-        WatchedBins::with_outside(feature, own, feature.counts.clone(), edges.to_vec(), None)
+        let positions = feature.summary.as_ref().map(|summary| positions(summary, edges));
+        WatchedBins::with_outside(feature, own, feature.counts.clone(), edges.to_vec(), positions)
     }
 
-    fn numbers_in(feature: &FeatureBaseline, edges: &[f64], min: f64, max: f64) -> Option<WatchedBins> {
+    fn numbers_in(feature: &FeatureBaseline, edges: &[f64], summary: &Summary) -> Option<WatchedBins> {
+        let Summary { min, max, .. } = *summary;
         let inner: Vec<f64> = edges.iter().copied().filter(|edge| (min..max).contains(edge)).collect();
         if inner.len() + 1 + OUT_OF_RANGE_BINS > MAX_NUMBER_BINS {
             return None;
@@ -61,12 +70,7 @@ impl WatchedBins {
         let below = f64::from((min as f32).next_down());
         let edges: Vec<f64> = [below].into_iter().chain(inner.iter().copied()).chain([max]).collect();
         let names = inner.iter().chain([&max]).map(|edge| shown(*edge));
-        // A few extreme values of the training data must not determine the positions of the outermost bins.
-        let quantile = |share: &str, otherwise: f64| {
-            let known = feature.summary.as_ref().and_then(|summary| summary.quantiles.get(share));
-            known.copied().filter(|quantile| (min..=max).contains(quantile)).unwrap_or(otherwise)
-        };
-        let positions = BinPositions::new(quantile("0.01", min), &inner, quantile("0.99", max));
+        let positions = positions(summary, &inner);
         let mut bins = WatchedBins::with_outside(feature, names.collect(), own, edges, Some(positions));
         for (at, share) in [(0, Share::Below), (1 + inner.len() + 1, Share::Above)] {
             bins.names.insert(at, share.name().to_owned());
@@ -92,9 +96,19 @@ impl WatchedBins {
     }
 }
 
+/// Returns the positions of the bins between these edges. A few extreme values of the training data must not determine
+/// those of the outermost bins.
+fn positions(Summary { min, max, quantiles, .. }: &Summary, edges: &[f64]) -> BinPositions {
+    let quantile = |share: &str, otherwise: f64| {
+        let known = quantiles.get(share).copied().filter(|quantile| (*min..=*max).contains(quantile));
+        known.unwrap_or(otherwise)
+    };
+    BinPositions::new(quantile("0.01", *min), edges, quantile("0.99", *max))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::baseline::{Baseline, Summary};
+    use super::super::baseline::Baseline;
     use super::*;
 
     fn number(edges: &[f64], counts: &[u64], range: Option<(f64, f64)>) -> FeatureBaseline {

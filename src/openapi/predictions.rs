@@ -24,6 +24,12 @@ pub(super) fn prediction(id: &str) -> Operation {
             "A user, a session or a device: the same key always gets the same version.",
             &json!({ "type": "string", "minLength": 1, "maxLength": 256 }),
         )
+        .parameter(
+            "header",
+            "X-Leeway-Synthetic",
+            "True for a request that is made up, as by a probe; it is not monitored.",
+            &json!({ "type": "boolean" }),
+        )
         .fails(&[404, 413, 415, 503, 504])
 }
 

@@ -64,6 +64,7 @@ impl OpenedVersion {
             max_instances: config.model.max_instances,
         };
         let preprocessor = stages.preprocessor(context(&config.preprocess)).map_err(&misfit)?;
+        check_ignored(&preprocessor.features(), &config.monitoring.ignored_features).map_err(&misfit)?;
         let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
         let padding = preprocessor.padding().filter(|_| can_be_padded(loaded.signature()));
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
@@ -312,6 +313,21 @@ fn check_isolation(signature: &Signature, isolation: Isolation) -> Result<(), Se
         ))),
         _ => Ok(()),
     }
+}
+
+/// Maximum number of features that an error message names.
+const MAX_NAMED_FEATURES: usize = 20;
+
+/// Checks that the features that are not to be monitored exist, so that a typo is noticed.
+fn check_ignored(schema: &FeatureSchema, ignored: &[String]) -> Result<(), SetupError> {
+    let known = || schema.numbers.iter().chain(&schema.texts).map(|name| &**name);
+    let Some(unknown) = ignored.iter().find(|name| !known().any(|known| known == **name)) else { return Ok(()) };
+    let names: Vec<&str> = known().take(MAX_NAMED_FEATURES).collect();
+    let more = if names.len() < schema.len() { ", …" } else { "" };
+    let names = names.join(", ");
+    Err(SetupError::Config(format!(
+        "monitoring.ignored_features: the model has no feature {unknown:?}; its features are: {names}{more}"
+    )))
 }
 
 /// Maximum number of elements of an input in the smallest run that the model takes. No request is larger.

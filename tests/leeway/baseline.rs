@@ -320,6 +320,25 @@ async fn no_more_features_are_watched_than_are_allowed_and_texts_are() {
     assert_eq!(words["features"][1]["status"], "ok");
 }
 
+/// A feature that is ignored is not judged; one that does not exist is a typo, and refuses the version.
+#[tokio::test(flavor = "multi_thread")]
+async fn ignored_features_are_not_watched_and_have_to_exist() {
+    let ignoring = |name: &str| format!("{PLAIN}[monitoring]\nignored_features = [\"{name}\"]\n");
+    let repository = Repository::new().with("table", 1, "table", PLAIN);
+    let rows: String = (0..40).map(|row| format!("{{\"age\": [{row}], \"country\": [\"NL\"]}}\n")).collect();
+    let (code, said) = make(&repository, "table", "train.jsonl", &rows, &[]);
+    assert_eq!(code, 0, "{said}");
+    std::fs::write(repository.0.path().join("table/model.toml"), ignoring("age")).unwrap();
+    let app = TestApp::with(repository.config()).await;
+    let drift = app.admin_get("/admin/v1/models/table/drift").await.json()["versions"][0].clone();
+    assert_eq!((&drift["features"][0]["name"], &drift["not_watched"]), (&json!("country"), &json!(["age"])));
+
+    std::fs::write(repository.0.path().join("table/model.toml"), ignoring("aeg")).unwrap();
+    let (code, said) = run(&mut leeway(&["check", "--models", repository.0.path().to_str().unwrap()]));
+    let problem = "monitoring.ignored_features: the model has no feature \"aeg\"; its features are: age, country";
+    assert!(code != 0 && said.contains(problem), "{said}");
+}
+
 /// With monitoring off, nothing is counted or shown, and little is stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_monitoring_nothing_is_watched() {

@@ -55,7 +55,11 @@ fn the_demo_shows_a_worse_canary_a_rollback_drift_and_accuracy() {
 
     assert!(text.contains("2=70 3=30 -> 2=100"), "{text}");
     for feature in ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"] {
-        let is_drifted = |line: &str| line.trim_start().starts_with(feature) && line.ends_with("drifted");
+        let is_drifted = |line: &str| {
+            line.trim_start().starts_with(feature)
+                && line.contains(" drifted ")
+                && line.ends_with(" below all training data")
+        };
         assert_eq!(text.lines().filter(|line| is_drifted(line)).count(), 1, "{feature}: {text}");
     }
     assert!(text.contains("3 features have drifted"), "{text}");

@@ -346,7 +346,7 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     // Counters begin at 0, and must be scraped before anything is counted.
     prometheus
         .until("count(count_over_time(leeway_feature_bin_total{model=\"even\"}[1m]) > 2)", |series| {
-            (series.len() == 1 && value(&series[0]) == 24.0).then_some(())
+            (series.len() == 1 && value(&series[0]) == 28.0).then_some(())
         })
         .await;
 
@@ -360,7 +360,9 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     let [first, second] = [bins(&replicas[0], "x").await, bins(&replicas[1], "x").await];
     let merged: Vec<u64> = first.iter().zip(&second).map(|(first, second)| first + second).collect();
     assert_eq!(merged.iter().sum::<u64>(), 200_000);
-    let expected = Drift::between(&even_baseline().features[0].all_counts(), &merged);
+    // Values out of range, missing and unknown ones are not compared.
+    let [_, compared @ .., _, _, _] = &*merged else { panic!("{merged:?}") };
+    let expected = Drift::between(&even_baseline().features[0].counts, compared);
     prometheus
         .until("sum by (instance) (leeway_feature_bin_total{model=\"even\",feature=\"x\"}) == 100000", |series| {
             (series.len() == 2).then_some(())
@@ -383,13 +385,9 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
         };
         prometheus.until(&recorded, is_close).await;
     }
+    // Less than a day is known, so that a distribution is a warning at most.
     prometheus
-        .until("ALERTS{alertname=\"LeewayFeatureDrift\",alertstate=\"firing\",model=\"even\"}", |series| {
-            (!series.is_empty()).then_some(())
-        })
-        .await;
-    prometheus
-        .until("ALERTS{alertname=\"LeewayFeatureDriftSevere\",alertstate=\"firing\",model=\"digits\"}", |series| {
+        .until("ALERTS{alertname=\"LeewayDrift\",alertstate=\"firing\",model=\"even\"}", |series| {
             (!series.is_empty()).then_some(())
         })
         .await;

@@ -14,6 +14,7 @@ use super::folder::{CANARY, DemoFolder, MODEL, VERSION, add_canary};
 use super::penguins::Penguin;
 use super::traffic::{Source, Traffic};
 use crate::api::admin::{ChangeOutcome, History, HistoryQuery, ModelDrift, Overview, RollbackChange, TrafficChange};
+use crate::cli::drift_change::change;
 use crate::cli::metrics_text::Metrics;
 use crate::cli::table_cells::words;
 use crate::cli::terminal;
@@ -121,8 +122,8 @@ impl Story {
         self.drifted_features()?;
         writeln!(
             self.out,
-            "\n   PSI is the distance of the requests from the training data, here without what\n   \
-             chance makes of it. Above 0.2, a feature has drifted."
+            "\n   Each feature is compared with the training data. A difference counts only if it is\n   \
+             large, and not explained by chance."
         )?;
         Ok(())
     }
@@ -240,10 +241,11 @@ impl Story {
         let version = drift.versions.into_iter().next().context("the server reports no drift")?;
         let mut drifted = Vec::new();
         writeln!(self.out, "\n   $ leeway drift {MODEL} --version {VERSION}\n")?;
-        writeln!(self.out, "   feature              PSI   status")?;
+        writeln!(self.out, "   feature             status    change")?;
         for feature in version.report.features {
             let status = words(feature.status.name());
-            writeln!(self.out, "   {:<18} {:>5.2}   {status}", feature.name, feature.drift.psi_adjusted)?;
+            let line = format!("{:<19} {status:<9} {}", feature.name, change(&feature));
+            writeln!(self.out, "   {}", line.trim_end())?;
             if feature.status == crate::monitor::DriftStatus::Drifted {
                 drifted.push(feature.name);
             }

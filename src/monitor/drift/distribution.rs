@@ -21,8 +21,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::number_or_null;
 use super::ordered::{BinPositions, BinSummary, both_sides, rank_deviate};
+use super::status::number_or_null;
 
 /// Distances of the distribution of one feature in a window from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]

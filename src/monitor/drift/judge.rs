@@ -11,13 +11,18 @@
 //! [`FALSE_ALARM_RATE`]: without drift, the share of windows in which *any* feature has a verdict worse than
 //! `ok` is at most that rate. A verdict also requires that the difference is large enough to matter.
 
-use super::{Comparison, Drift, DriftStatus, ShareDrift, shares};
+use super::distribution::Drift;
+use super::reference::Comparison;
+use super::shares::{self, ShareDrift};
+use super::status::DriftStatus;
 
 /// Rate of windows of a model without drift that have a false alarm: 1 in 10,000. At one window an hour, a year has
 /// 8,760 windows.
 pub const FALSE_ALARM_RATE: f64 = 1e-4;
 /// Minimum number of values of a feature in a window for a verdict.
 pub const MIN_VALUES: u64 = 100;
+/// Minimum number of them that must be a part of the distribution, for a verdict on it.
+const MIN_COMPARED: u64 = MIN_VALUES / 2;
 /// Minimum number of them that must be independent of each other.
 pub const MIN_INDEPENDENT: u64 = 20;
 
@@ -30,8 +35,9 @@ const PSI_DRIFTED: f64 = 0.2;
 const PSI_WARNING: f64 = 0.1;
 /// A Wasserstein distance above this is a warning: 0.15 standard deviations of the training data.
 const WASSERSTEIN_WARNING: f64 = 0.15;
-/// A Jensen–Shannon distance of categories above this is a warning. It is the threshold of Evidently.
-const JENSEN_SHANNON_WARNING: f64 = 0.1;
+/// A Jensen–Shannon distance of categories above this is a warning: less than that of a category with a tenth of the
+/// values that becomes twice as frequent, 0.1.
+const JENSEN_SHANNON_WARNING: f64 = 0.08;
 
 /// Sets the q-values and the verdicts of all features of a model.
 ///
@@ -50,10 +56,10 @@ const JENSEN_SHANNON_WARNING: f64 = 0.1;
 pub fn judge(features: &mut [Comparison]) {
     let mut tests: Vec<(f64, &mut f64)> = Vec::new();
     for Comparison { drift, shares, values, independent, .. } in features.iter_mut() {
-        if is_enough(drift.window_count, *independent) {
-            tests.push((drift.p_value, &mut drift.q_value));
-        }
         if is_enough(*values, *independent) {
+            if drift.window_count >= MIN_COMPARED {
+                tests.push((drift.p_value, &mut drift.q_value));
+            }
             tests.extend(shares.iter_mut().map(|share| (share.p_value, &mut share.q_value)));
         }
     }

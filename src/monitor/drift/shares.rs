@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::function::factorial::ln_binomial;
 
-use super::{DriftStatus, number_or_null};
+use super::status::{DriftStatus, number_or_null};
 
 /// Kind of the values that a distribution does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -90,7 +90,9 @@ impl Default for InputNames {
 const MAX_TOKENS: usize = 512;
 
 /// Names of the monitored features of a text.
-const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
+const FEATURES: [&str; 4] = ["tokens", "unknown_tokens", "characters", "truncated"];
+/// Tokens of a text are counted up to this multiple of `max_tokens`, so that texts which outgrow the model are seen.
+const COUNTED: usize = 8;
 
 /// Content of an input of the model, such as token ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -396,37 +398,40 @@ impl TextPreprocessor {
         let enough = self.enough();
         let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
         let mut second = pair.map(|pair| self.tokenizer.tokens(pair, 1, enough, deadline)).transpose()?;
-        let mut counts = self.counts(&first);
+        // Counted before the texts are truncated.
+        let (mut tokens, mut unknown) = self.counts(&first);
+        if let Some(second) = &second {
+            let (of_second, unknown_of_second) = self.counts(second);
+            (tokens, unknown) = (tokens + of_second, unknown + unknown_of_second);
+        }
+        let mut is_truncated = false;
         if self.too_long == TooLong::Truncate {
             let marks = if self.special_tokens { self.tokenizer.special_tokens(pair.is_some()) } else { 0 };
             let (of_first, of_second) =
                 kept(first.len(), second.as_ref().map(Encoding::len), self.max_tokens.saturating_sub(marks));
+            is_truncated = of_first + of_second < tokens;
             first = cut(first, of_first);
             second = second.map(|second| cut(second, of_second));
-        }
-        if let Some(second) = &second {
-            // For a pair, only the tokens that are kept are counted.
-            let (of_first, of_second) = (self.counts(&first), self.counts(second));
-            counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
         }
         let encoding = self.tokenizer.framed(first, second, self.special_tokens)?;
         match encoding.len() {
             0 => Err(misfit("found a text without a single token".to_owned())),
-            tokens if tokens > self.max_tokens => {
+            found if found > self.max_tokens => {
                 let most = self.max_tokens;
-                Err(misfit(format!("found a text of {tokens} tokens, at most {most}; send a part of it")))
+                Err(misfit(format!("found a text of {found} tokens, at most {most}; send a part of it")))
             }
             _ => {
-                let (tokens, unknown) = counts;
                 let characters = text.chars().count() + pair.map_or(0, |pair| pair.chars().count());
-                Ok((encoding, [tokens as f32, unknown as f32 / tokens.max(1) as f32, characters as f32]))
+                let unknown = unknown as f32 / tokens.max(1) as f32;
+                let truncated = if is_truncated { 1.0 } else { 0.0 };
+                Ok((encoding, [tokens as f32, unknown, characters as f32, truncated]))
             }
         }
     }
 
     /// Returns the number of tokens after which the rest of a text is not needed; `None` if all tokens are needed.
     fn enough(&self) -> Option<usize> {
-        (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
+        (self.too_long == TooLong::Truncate).then_some(COUNTED * self.max_tokens)
     }
 
     /// Encodes a made-up text and truncates it, even if long texts in requests are refused.

@@ -62,7 +62,7 @@ fn texts_become_rows_as_long_as_the_longest() {
     assert_eq!(ids.values::<i64>().unwrap(), [2, 4, 5, 7, 6, 10, 3, 2, 8, 9, 3, 0, 0, 0]);
     let mask = prepared.inputs.get("attention_mask").unwrap().values::<i64>().unwrap();
     assert_eq!(mask, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
-    assert_eq!(prepared.features.numbers, [5.0, 0.0, 13.0, 2.0, 0.0, 3.0]);
+    assert_eq!(prepared.features.numbers, [5.0, 0.0, 13.0, 0.0, 2.0, 0.0, 3.0, 0.0]);
     let Origin::Texts(texts) = &prepared.origin else { panic!("{:?}", prepared.origin) };
     assert_eq!(texts[1].spans, [None, Some(0..2), Some(2..4), None]);
     assert_eq!(prepared.origin.tokens(1), Some(4));
@@ -73,7 +73,7 @@ fn a_pair_is_told_apart_by_its_types() {
     let prepared = prepare("", None, r#"[["the cat", "sat on"]]"#).unwrap();
     let types = prepared.inputs.get("token_type_ids").unwrap().values::<i32>().unwrap();
     assert_eq!(types, [0, 0, 0, 0, 1, 1, 1]);
-    assert_eq!(prepared.features.numbers, [4.0, 0.25, 13.0]);
+    assert_eq!(prepared.features.numbers, [4.0, 0.25, 13.0, 0.0]);
 }
 
 #[test]
@@ -91,6 +91,20 @@ fn a_long_text_is_cut_or_refused() {
     );
     assert!(ids(r#", "max_characters": 9"#, None).unwrap_err().contains("more than 9 characters"));
     assert!(ids(r#", "max_tokens": 9"#, Some(5)).unwrap_err().contains("more than the 5 tokens"));
+}
+
+/// Texts that outgrow the model are seen in the features: tokens are counted before the text is truncated.
+#[test]
+fn the_features_of_a_truncated_text_are_those_of_the_whole_text() {
+    let features = |settings: &str, instance: &str| prepare(settings, None, &format!("[{instance}]")).unwrap().features;
+    let text = |words: usize| format!("{:?}", "cat ".repeat(words).trim_end());
+    for (words, tokens, truncated) in [(2, 2.0, 0.0), (3, 3.0, 1.0), (20, 20.0, 1.0), (32, 32.0, 1.0), (400, 32.0, 1.0)]
+    {
+        let found = features(r#", "max_tokens": 4"#, &text(words));
+        assert_eq!((found.numbers[0], found.numbers[3]), (tokens, truncated), "{words}");
+    }
+    let pair = features(r#", "max_tokens": 7"#, &format!("[{}, {}]", text(3), text(5)));
+    assert_eq!((pair.numbers[0], pair.numbers[3]), (8.0, 1.0));
 }
 
 #[test]
