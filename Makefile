@@ -61,7 +61,7 @@ bench-latency: build ## Overload, lone requests, saturation, a stalled model and
 bench-rollout: build ## The tail while a version is loaded, and a rollback then (installs oha into .bench)
 	$(CARGO) bench --locked --bench rollout
 
-bench-monitoring: build ## What monitoring costs, whether its quantiles are true, what drift it sees (installs oha into .bench)
+bench-monitoring: build ## What monitoring costs, and whether its quantiles are true (installs oha into .bench)
 	$(CARGO) bench --locked --bench monitoring
 
 bench-drift: ## The smallest windows in which Leeway and Evidently see shifts of real data, and false alarms (installs Evidently into .bench)

@@ -164,7 +164,7 @@ fn verdict(monitor: &Monitor, spec: &MonitoringSpec, features: Features) -> Drif
     let recorder = monitor.version(labels, LatencyBudget::DEFAULT, spec.clone());
     let rows = features.rows() as u64;
     recorder.observe(features, std::iter::empty());
-    let drift = recorder.stats(monitor.now(), MAX_WINDOW).drift;
+    let drift = recorder.stats(monitor.now(), Some(MAX_WINDOW)).drift;
     assert_eq!((drift.rows, drift.not_watched.len()), (rows, 0));
     drift.features.iter().map(|feature| feature.status).max().unwrap()
 }

@@ -23,7 +23,7 @@ use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
 use leeway::repository::LocalFolder;
-use leeway::serve::{self, EncodedRequest, Head, Input, Output};
+use leeway::serve::{self, EncodedRequest, Head, Input, Output, RequestOrigin};
 use leeway::state::MemoryJournal;
 use leeway_testkit::{checkout, held_out, leeway_program, shipped};
 use serde::Deserialize;
@@ -125,6 +125,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     client_timeout: None,
                     priority: Priority::Normal,
                     media_type: None,
+                    origin: RequestOrigin::Real,
                     notes: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();

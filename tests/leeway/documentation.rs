@@ -140,8 +140,13 @@ async fn the_documented_drift_report_has_this_form() {
     let text = read("docs/monitoring.md");
     let command = curl_arguments(&blocks_after(&text, "run: report")[0]);
     let documented: Value = serde_json::from_str(&blocks_after(&text, "answer: report")[0]).unwrap();
-    let body = serde_json::json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..1] }).to_string();
-    assert_eq!(app.predict("/predict", body).await.status, 200);
+    // Half of the digits are inverted.
+    let mut digits = held_out("digits")["instances"].clone();
+    let inverted = digits.as_array_mut().unwrap().iter_mut().step_by(2);
+    for pixel in inverted.flat_map(|digit| digit.as_array_mut().unwrap()) {
+        *pixel = (16 - pixel.as_i64().unwrap()).into();
+    }
+    assert_eq!(app.predict("/predict", serde_json::json!({ "instances": digits }).to_string()).await.status, 200);
     same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
 

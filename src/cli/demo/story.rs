@@ -122,8 +122,8 @@ impl Story {
         self.drifted_features()?;
         writeln!(
             self.out,
-            "\n   Each feature is compared with the training data. A difference counts only if it is\n   \
-             large, and not explained by chance."
+            "\n   Each feature is compared with the training data. A difference counts if it\n   \
+             is large, and not explained by chance."
         )?;
         Ok(())
     }

@@ -138,7 +138,7 @@ mod tests {
     /// Golden values: `scipy.stats.hypergeom.sf(k - 1, N + M, r + k, M)` of scipy 1.17.
     #[test]
     fn the_probability_is_that_of_fishers_exact_test() {
-        for (baseline, window, p) in GOLDEN {
+        for Golden { baseline, window, p } in GOLDEN {
             let found = upper_tail(baseline, window);
             // The logarithms of binomials of large numbers have 16 digits in all.
             let precision = if baseline.1 > 100_000 { 1e-8 } else { 1e-9 };
@@ -161,12 +161,19 @@ mod tests {
         assert!((0.8..1.2).contains(&(rate * 64.0)), "{rate}");
     }
 
-    const GOLDEN: [((u64, u64), (u64, u64), f64); 6] = [
-        ((0, 10_000), (5, 500), 2.4021777248570434e-7),
-        ((0, 500), (16, 500), 1.3507720160756695e-5),
-        ((80, 10_000), (25, 500), 1.3508258389983691e-11),
-        ((2, 244), (100, 2_000), 5.883244369752203e-4),
-        ((10_000, 1_000_000), (5_600, 500_000), 5.980326584845597e-12),
-        ((3, 100), (1, 20), 0.5226499987217834),
+    /// The probability of the values of a window, as counts of all values, against those of the baseline.
+    struct Golden {
+        baseline: (u64, u64),
+        window: (u64, u64),
+        p: f64,
+    }
+
+    const GOLDEN: [Golden; 6] = [
+        Golden { baseline: (0, 10_000), window: (5, 500), p: 2.4021777248570434e-7 },
+        Golden { baseline: (0, 500), window: (16, 500), p: 1.3507720160756695e-5 },
+        Golden { baseline: (80, 10_000), window: (25, 500), p: 1.3508258389983691e-11 },
+        Golden { baseline: (2, 244), window: (100, 2_000), p: 5.883244369752203e-4 },
+        Golden { baseline: (10_000, 1_000_000), window: (5_600, 500_000), p: 5.980326584845597e-12 },
+        Golden { baseline: (3, 100), window: (1, 20), p: 0.5226499987217834 },
     ];
 }
