@@ -153,28 +153,27 @@ fn changes_and_queries_refuse_what_they_do_not_know() {
 }
 
 fn drift(psi: &Value) -> Value {
+    let bin = json!({
+        "bin": "0", "baseline_count": 1437, "window_count": 455, "baseline_ratio": 0.9986, "window_ratio": psi,
+    });
+    let share = json!({
+        "of": "above", "status": "drifted", "lasts": true, "baseline_share": 0.0, "window_share": psi,
+        "independent_count": 40, "p_value": psi, "q_value": psi,
+    });
+    let feature = json!({
+        "name": "pixels[39]", "status": "warning", "psi": psi, "psi_adjusted": psi, "kl_window_from_baseline": psi,
+        "kl_baseline_from_window": psi, "jensen_shannon": psi, "kolmogorov_smirnov": 0.25, "wasserstein": 0.5,
+        "baseline_summary": { "mean": 1.5, "deviation": 0.5, "median": 1.25 },
+        "window_summary": { "mean": 2.5, "deviation": 0.5, "median": 2.25 }, "z": psi, "p_value": psi, "q_value": psi,
+        "lasts": true, "window_count": 1000, "baseline_count": 1437, "independent_count": 900, "shares": [share],
+        "bins": [bin],
+    });
     json!({
         "model": "digits", "enabled": true,
         "versions": [{
             "version": 2, "baseline_rows": 1437, "status": "drifted", "window_s": 5.25, "rows": 1000,
             "verdict": { "status": "warning", "reason": "recent_window", "features": ["pixels[39]"] },
-            "features": [{
-                "name": "pixels[39]", "status": "warning", "psi": psi, "psi_adjusted": psi,
-                "kl_window_from_baseline": psi, "kl_baseline_from_window": psi, "jensen_shannon": psi,
-                "kolmogorov_smirnov": 0.25, "wasserstein": 0.5,
-                "baseline_summary": { "mean": 1.5, "deviation": 0.5, "median": 1.25 },
-                "window_summary": { "mean": 2.5, "deviation": 0.5, "median": 2.25 },
-                "z": psi, "p_value": psi, "q_value": psi, "lasts": true, "window_count": 1000, "baseline_count": 1437,
-                "independent_count": 900,
-                "shares": [{
-                    "of": "above", "status": "drifted", "lasts": true, "baseline_share": 0.0, "window_share": psi, "p_value": psi,
-                    "q_value": psi,
-                }],
-                "bins": [
-                    { "bin": "0", "baseline_count": 1437, "window_count": 455, "baseline_ratio": 0.9986, "window_ratio": psi }
-                ],
-            }],
-            "predictions": [], "not_watched": ["pixels[0]"],
+            "features": [feature], "predictions": [], "not_watched": ["pixels[0]"],
         }],
     })
 }

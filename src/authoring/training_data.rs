@@ -24,8 +24,8 @@ const MAX_SAMPLED_VALUES: u64 = 20_000_000;
 const ROWS_AT_ONE_TIME: usize = 256;
 /// Length of the rows of one run as JSON, in bytes, after which no more are added: images can be large.
 const BYTES_AT_ONE_TIME: usize = 16 << 20;
-/// Number of rows below which a baseline is called small. By chance alone, the PSI of a feature with twelve bins is then
-/// above 0.02, a fifth of what counts as a warning.
+/// Number of rows below which a baseline is called small. By chance alone, the PSI of a feature with ten bins is then
+/// about 0.02, a fifth of what counts as a warning.
 const FEW_ROWS: u64 = 500;
 
 /// Progress of making a baseline.
@@ -79,7 +79,7 @@ pub(super) fn make_baseline(
 /// Returns a remark on a baseline of few rows.
 fn remark_on_few(rows: u64) -> Option<String> {
     /// Number of bins of most numeric features, less one.
-    const BINS_LESS_ONE: f64 = 11.0;
+    const BINS_LESS_ONE: f64 = 9.0;
     (rows < FEW_ROWS).then(|| {
         format!(
             "the baseline has only {rows} rows: by chance alone, the PSI of a numeric feature is about {:.2} (0.1 counts as \

@@ -21,7 +21,7 @@ pub(super) struct DriftArgs {
     #[arg(long)]
     version: Option<Version>,
 
-    /// Length of the window, as in 1h, 30m or 3600 (seconds), up to a day [default: monitoring.drift_window_ms]
+    /// Length of the window, as in 1h, 30m, 7d or 3600 (seconds), up to a week [default: monitoring.drift_window_ms]
     #[arg(long, value_name = "DURATION", value_parser = seconds_of)]
     window: Option<u64>,
 
@@ -54,7 +54,7 @@ fn seconds_of(text: &str) -> Result<u64> {
         }
     };
     let number: u64 = number.parse().map_err(|_| anyhow!("expected a number with s, m, h or d behind it, as in 1h"))?;
-    number.checked_mul(factor).ok_or_else(|| anyhow!("the window is a day at most"))
+    number.checked_mul(factor).ok_or_else(|| anyhow!("the window is a week at most"))
 }
 
 /// Maximum number of features that are shown without --all.

@@ -187,8 +187,8 @@ all requests again.")]
     /// Show the distance of the last requests to a running server from the training data
     #[command(after_help = "\
 Shows for each feature and each part of the predictions: the PSI against the version's baseline, less the PSI \
-expected by chance; its significance (z); and the status: warning above 0.1 and drifted above 0.2, both with z above \
-4 and enough data.
+expected by chance; the status; and what has changed. A difference counts if it is large, and not explained by \
+chance. The verdict, which alerts are based on, also knows the hour and the weekday.
 
     leeway drift digits --version 2 --window 1h
     leeway drift digits --feature 'pixels[20]'")]

@@ -154,6 +154,11 @@ impl FeatureBaseline {
         if self.all_counts().iter().all(|count| *count == 0) {
             return Err("all counts are 0".to_owned());
         }
+        if let Some(Summary { min, max, .. }) = &self.summary
+            && min > max
+        {
+            return Err(format!("summary: min is {min}, above max, which is {max}"));
+        }
         self.bins.problem().or_else(|| self.problem_of_rare()).map_or(Ok(()), Err)
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
 use super::cells::{Buckets, Counter, Counters, Histogram};
+use super::drift::MIN_VALUES;
 use super::drift_reading::DriftReading;
 use super::drift_verdict::{DAY, DriftVerdict, HOURS, SeasonalWindow, VerdictWindows, WEEK};
 use super::history::{History, Moment};
@@ -61,6 +62,8 @@ pub(super) struct DriftCounters {
     row_bytes: usize,
     /// The cells of the [`HANDLES`] and of the monitored features.
     cells: Shards,
+    /// Number of instances that are counted in the bins: not the repeated ones.
+    counted: Counter,
     /// Counts every five minutes, for short windows.
     recent: History<u64>,
     /// Counts every hour, for long windows.
@@ -78,6 +81,8 @@ struct Pending {
     features: Vec<Features>,
     /// Number of instances, including repeated ones. Instances that came as tensors have no predictions.
     rows: usize,
+    /// Number of repeated instances among them.
+    repeated: usize,
     predictions: Vec<PendingPrediction>,
 }
 
@@ -188,7 +193,9 @@ impl PredictionHandles {
 impl DriftCounters {
     pub(super) fn new(spec: &MonitoringSpec, born: Duration) -> DriftCounters {
         // The counters of numeric features begin at a new block.
-        let mut layout = METRICS.layout().aligned();
+        let mut layout = METRICS.layout();
+        let counted = layout.counter();
+        let mut layout = layout.aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
         let repeated_pairs = spec.baseline.as_ref().and_then(|baseline| baseline.repeated_pairs);
         DriftCounters {
@@ -199,6 +206,7 @@ impl DriftCounters {
                 + size_of::<PendingPrediction>()
                 + size_of::<f32>() * spec.schema.numbers.len(),
             cells: Shards::new(layout.cells()),
+            counted,
             monitored,
             recent: History::new(born, INTERVAL, SHORT_WINDOW),
             days: History::new(born, HOUR, STORED),
@@ -226,6 +234,7 @@ impl DriftCounters {
         // Texts may be of any length, so features with texts do not stay pending.
         let at_once = !features.texts.is_empty();
         pending.rows += rows;
+        pending.repeated += repeated.iter().filter(|is_repeated| **is_repeated).count();
         pending.features.push(features);
         let predicted = |(row, observation)| PendingPrediction { observation, is_repeated: is_repeated(row) };
         pending.predictions.extend(predictions.enumerate().map(predicted));
@@ -253,8 +262,10 @@ impl DriftCounters {
                 self.monitored.count_prediction(cells, *observation);
             }
         }
-        cells.add(HANDLES.rows, pending.rows.max(pending.predictions.len()) as u64);
-        pending.rows = 0;
+        let rows = pending.rows.max(pending.predictions.len());
+        cells.add(HANDLES.rows, rows as u64);
+        cells.add(self.counted, rows.saturating_sub(pending.repeated) as u64);
+        (pending.rows, pending.repeated) = (0, 0);
         pending.features.clear();
         pending.predictions.clear();
         pending.predictions.shrink_to(MAX_PENDING);
@@ -347,22 +358,25 @@ impl DriftCounters {
     /// ends now.
     pub(super) fn read(&self, now: Duration, DriftWindow { mut length, rows }: DriftWindow) -> DriftReading {
         self.settle();
-        let end = Moment { at: now, counts: Some(self.cells.sums().into()) };
-        let rows_at = |moment: &Moment<u64>| moment.counts.as_ref().map_or(0, |counts| counts[HANDLES.rows.cell()]);
-        let last = rows_at(&end);
-        let is_enough = |begin: &Moment<u64>| last.wrapping_sub(rows_at(begin)) >= rows;
+        let counted_at = |moment: &Moment<u64>| moment.counts.as_ref().map_or(0, |counts| counts[self.counted.cell()]);
+        let last = self.cells.sum(self.counted);
+        let is_enough = |begin: &Moment<u64>| last.wrapping_sub(counted_at(begin)) >= rows;
         let history = |length| if length > SHORT_WINDOW { &self.days } else { &self.recent };
         let longest = MAX_WINDOW.min(self.days.length(now));
         while length < longest && !is_enough(&history(length).begin(now, length)) {
             length += HOUR;
         }
-        DriftReading::new(&self.monitored.all, HANDLES.rows, end, history(length).since(now, length))
+        let marks = history(length).since(now, length);
+        // Summed last, so that no mark has counts that are not in the sums.
+        let end = Moment { at: now, counts: Some(self.cells.sums().into()) };
+        DriftReading::new(&self.monitored.all, HANDLES.rows, end, marks)
     }
 
-    /// Reads the drift within a window of this length that ended a week ago.
+    /// Reads the drift within a window of this length that ended a week ago. Counts were stored every hour, so the window
+    /// is extended to whole hours at both ends.
     fn read_week_ago(&self, now: Duration, length: Duration) -> DriftReading {
-        let end = self.days.begin(now, WEEK);
-        let marks = self.days.since(end.at, length);
+        let end = self.days.begin(now, WEEK - HOUR);
+        let marks = self.days.since(end.at, length + HOUR);
         DriftReading::new(&self.monitored.all, HANDLES.rows, end, marks)
     }
 
@@ -373,12 +387,14 @@ impl DriftCounters {
             let reading = self.read(now, window);
             let is_known = known >= WEEK + reading.window;
             let week_ago = is_known.then(|| self.read_week_ago(now, reading.window));
+            // A few requests say nothing about what is usual at this hour.
+            let week_ago = week_ago.filter(|week_ago| week_ago.rows >= MIN_VALUES);
             SeasonalWindow { now: reading, week_ago }
         };
         let days = known.min(WEEK).as_secs() / DAY.as_secs();
         let windows = VerdictWindows {
             recent: seasonal(recent),
-            hours: seasonal(HOURS.into()),
+            hours: seasonal(DriftWindow { length: HOURS, rows: recent.rows }),
             days: (days > 0).then(|| self.read(now, Duration::from_secs(days * DAY.as_secs()).into())),
         };
         windows.verdict()

@@ -216,8 +216,11 @@ impl ShownDrift {
     fn write_baseline_ratios(&self, series: &mut Series<'_>, side: Side) {
         for read in self.with_bins(side) {
             let reference = &read.feature.reference;
-            let all = reference.roles.iter().zip(read.feature.bins.iter().zip(&reference.counts));
-            let compared = all.filter(|(role, _)| **role == BinRole::Compared).map(|(_, bin)| bin);
+            let bins = read.feature.bins.iter().zip(&reference.counts).zip(read.totals());
+            let is_compared = |(role, ((_, before), now)): &(&BinRole, ((&String, &u64), u64))| {
+                **role == BinRole::Compared && (**before > 0 || *now > 0)
+            };
+            let compared = reference.roles.iter().zip(bins).filter(is_compared).map(|(_, (bin, _))| bin);
             let (bins, counts): (Vec<&String>, Vec<u64>) = compared.unzip();
             for (bin, ratio) in bins.into_iter().zip(smoothed(&counts)) {
                 series.value(&[read.name(), bin], ratio);

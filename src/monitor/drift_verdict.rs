@@ -4,22 +4,22 @@
 //! training data counts only if it is not explained by the hour:
 //!
 //! 1. Shares of values that the training data do not have (missing, unknown, out of range) count at once, over the
-//!    recent window. If the same window one week earlier is known, they must also be larger than there.
+//!    recent window, unless the same window one week earlier had at least half of the increase.
 //! 2. The distributions of the last six hours count if they differ from the training data *and* from the same six hours
 //!    one week earlier.
-//! 3. The distributions and shares of the last whole days, up to seven, count if they differ from the training data.
+//! 3. The distributions and shares of the last whole days, up to seven, count if they differ from the training data, and
+//!    the last six hours still do.
 //!
 //! A difference that is in only a part of its window does not count.
 //!
-//! Without a week of history, the second rule says nothing, and without a day, the third: then a difference of the
-//! distributions in the recent window is a warning at most.
+//! Until a week is known, nothing is known of weekends: then a difference of distributions is a warning at most.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::drift::{Comparison, DriftStatus};
+use super::drift::{Comparison, DriftStatus, ShareDrift};
 use super::drift_reading::DriftReading;
 
 /// Length of the window that is compared with the same hours one week earlier.
@@ -98,19 +98,13 @@ type Found = Vec<(DriftStatus, f64)>;
 impl VerdictWindows {
     /// Returns the verdict.
     pub(super) fn verdict(&self) -> DriftVerdict {
-        let mut all = vec![(VerdictReason::Shares, self.recent.differences(worst_share))];
+        let mut all = vec![(VerdictReason::Shares, self.recent.shares())];
         if self.hours.week_ago.is_some() {
-            all.push((VerdictReason::SinceLastWeek, self.hours.differences(distribution)));
+            all.push((VerdictReason::SinceLastWeek, self.hours.since_last_week()));
         }
         all.push(match &self.days {
-            Some(days) => (
-                VerdictReason::WholeDays,
-                each(days.comparisons(), |found| distribution(found).max(worst_share(found))),
-            ),
-            None => {
-                let warning = |found: &Comparison| distribution(found).min(DriftStatus::Warning);
-                (VerdictReason::RecentWindow, each(self.recent.now.comparisons(), warning))
-            }
+            Some(days) => (VerdictReason::WholeDays, self.whole_days(days)),
+            None => (VerdictReason::RecentWindow, each(self.recent.now.comparisons(), warning)),
         });
         let worst_of = |found: &Found| found.iter().map(|(status, _)| *status).max();
         let Some((reason, found)) = all.into_iter().rev().max_by_key(|(_, found)| worst_of(found)) else {
@@ -128,17 +122,45 @@ impl VerdictWindows {
     }
 }
 
+impl VerdictWindows {
+    /// Returns the differences of the last whole days that the last hours still have.
+    fn whole_days(&self, days: &DriftReading) -> Found {
+        let distribution = if days.window >= WEEK { distribution } else { warning };
+        let found = each(days.comparisons(), |found| distribution(found).max(worst_share(found)));
+        let has_ended = |now: &Comparison| now.status == DriftStatus::Ok;
+        let now = self.hours.now.comparisons();
+        found
+            .into_iter()
+            .zip(now)
+            .map(|((status, size), now)| (if has_ended(now) { DriftStatus::Ok } else { status }, size))
+            .collect()
+    }
+}
+
 impl SeasonalWindow {
-    /// Returns the statuses of the differences from the training data that are also differences from one week earlier.
-    fn differences(&self, status: fn(&Comparison) -> DriftStatus) -> Found {
-        let mut found = each(self.now.comparisons(), status);
+    /// Returns the increases of shares that were not there one week earlier.
+    fn shares(&self) -> Found {
+        let week_ago = self.week_ago.as_ref().map_or(&[][..], DriftReading::comparisons);
+        let now = self.now.comparisons().iter().enumerate();
+        let is_new = |at: usize, share: &ShareDrift| {
+            let before = week_ago.get(at).and_then(|found| found.shares.iter().find(|before| before.of == share.of));
+            // NaN, without values one week earlier, explains nothing.
+            !before.is_some_and(|before| before.increase() >= share.increase() / 2.0)
+        };
+        let status = |(at, found): (usize, &Comparison)| {
+            let new = found.shares.iter().filter(|share| is_new(at, share) || share.status <= DriftStatus::Ok);
+            let status = new.map(|share| lasting(share.status, share.lasts)).max();
+            (status.unwrap_or(DriftStatus::Ok), found.size())
+        };
+        now.map(status).collect()
+    }
+
+    /// Returns the differences of distributions from the training data that are also differences from one week earlier.
+    fn since_last_week(&self) -> Found {
+        let mut found = each(self.now.comparisons(), distribution);
         if let Some(week_ago) = &self.week_ago {
             for ((found, _), from_week_ago) in found.iter_mut().zip(self.now.against(week_ago)) {
-                *found = match status(&from_week_ago) {
-                    // Too few requests were there one week ago for a comparison.
-                    DriftStatus::NotEnoughData => *found,
-                    from_week_ago => (*found).min(from_week_ago),
-                };
+                *found = (*found).min(distribution(&from_week_ago));
             }
         }
         found
@@ -156,6 +178,10 @@ fn distribution(found: &Comparison) -> DriftStatus {
 fn worst_share(found: &Comparison) -> DriftStatus {
     let statuses = found.shares.iter().map(|share| lasting(share.status, share.lasts));
     statuses.max().unwrap_or(DriftStatus::NotEnoughData)
+}
+
+fn warning(found: &Comparison) -> DriftStatus {
+    distribution(found).min(DriftStatus::Warning)
 }
 
 /// Returns the status of a difference; `Ok` at most if it does not last.

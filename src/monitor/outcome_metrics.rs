@@ -165,7 +165,7 @@ const NUMBERS: &[Family<OutcomeReading>] = &[
             }
         },
     ),
-    gauge("leeway_outcome_error_sum", BY_VERSION, "The sum of predicted minus true numbers.", |read, series| {
+    gauge("leeway_outcome_signed_error", BY_VERSION, "The sum of predicted minus true numbers.", |read, series| {
         write_known(series, Some(read.sums.error).filter(|_| read.sums.values > 0))
     }),
 ];
@@ -232,7 +232,7 @@ const OTHERS: &[Family<OutcomeReading>] = &[
         |read, series| read.write_business(series, BusinessOutcome::value),
     ),
     gauge(
-        "leeway_outcome_business_sum",
+        "leeway_outcome_business_amount",
         BY_BUSINESS_METRIC,
         "The sum of the amounts of a business metric.",
         |read, series| read.write_business(series, |found| found.sum),

@@ -65,7 +65,7 @@ impl VersionRecorder {
     pub fn stats(&self, now: Duration, drift_window: Option<Duration>) -> VersionStats {
         let drift_window = drift_window.map_or_else(|| self.drift_window(), DriftWindow::from);
         let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
-        let verdict = self.drift_counters.new_verdict(now, self.drift_window());
+        let verdict = self.drift_counters.verdict(now, self.drift_window());
         VersionStats {
             model: self.labels().model.clone(),
             version: self.labels().version.clone(),

@@ -56,7 +56,8 @@ impl WatchedBins {
     }
 
     fn numbers_in(feature: &FeatureBaseline, edges: &[f64], summary: &Summary) -> Option<WatchedBins> {
-        let Summary { min, max, .. } = *summary;
+        // Values are compared in single precision.
+        let [min, max] = [summary.min, summary.max].map(|value| f64::from(value as f32));
         let inner: Vec<f64> = edges.iter().copied().filter(|edge| (min..max).contains(edge)).collect();
         if inner.len() + 1 + OUT_OF_RANGE_BINS > MAX_NUMBER_BINS {
             return None;
@@ -103,7 +104,10 @@ fn positions(Summary { min, max, quantiles, .. }: &Summary, edges: &[f64]) -> Bi
         let known = quantiles.get(share).copied().filter(|quantile| (*min..=*max).contains(quantile));
         known.unwrap_or(otherwise)
     };
-    BinPositions::new(quantile("0.01", *min), edges, quantile("0.99", *max))
+    match (quantile("0.01", *min), quantile("0.99", *max)) {
+        (first, last) if first < last => BinPositions::new(first, edges, last),
+        _ => BinPositions::new(*min, edges, *max),
+    }
 }
 
 #[cfg(test)]

@@ -24,3 +24,14 @@ fn the_name_of_a_metric_is_in_one_place() {
     let elsewhere: Vec<_> = places.iter().filter(|(_, files)| !files[0].starts_with("monitor/")).collect();
     assert!(elsewhere.is_empty(), "these metrics are not in monitor/: {elsewhere:?}");
 }
+
+/// Prometheus appends these suffixes to the names of histograms and summaries; `promtool check metrics` refuses them in
+/// other names.
+#[test]
+fn no_metric_is_named_like_a_part_of_a_histogram() {
+    for source in sources() {
+        let suffixes = ["_sum", "_count", "_bucket"];
+        let wrong = names(&source.code).find(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
+        assert_eq!(wrong, None, "{}", source.file);
+    }
+}

@@ -53,6 +53,15 @@ impl WindowCounts {
         independent_share(&self.slices)
     }
 
+    /// The share of the values that counts as independent with regard to being in a bin or not.
+    pub fn independent_share_of(&self, bin: usize) -> f64 {
+        let of_slice = |slice: &Vec<u64>| {
+            let within = slice.get(bin).copied().unwrap_or_default();
+            vec![within, slice.iter().sum::<u64>() - within]
+        };
+        independent_share(&self.slices.iter().map(of_slice).collect::<Vec<_>>())
+    }
+
     /// Returns true if a change lasts. `change` measures it in the counts of a slice, so that the change of the whole is
     /// the mean of the changes of its slices. A window with fewer than three slices of 100 values has no parts that
     /// could be told apart.

@@ -1,6 +1,6 @@
 //! Distance of a feature's distribution in a window from that of the training data.
 //!
-//! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins,
+//! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins that have a value in either of them,
 //!
 //! ```text
 //! p_b = (r_b + ½) / (N + B/2)        q_b = (c_b + ½) / (M + B/2)
@@ -11,9 +11,9 @@
 //!
 //! The half that is added to every count (the Jeffreys prior, as in Krichevsky and Trofimov) keeps every value finite
 //! and limits the effect of a rare bin. Two samples of the *same* distribution do not have a PSI of 0:
-//! k = PSI / (1/N + 1/M) is asymptotically χ² with f degrees of freedom (Yurdakul & Naranjo, "Statistical properties of
-//! the population stability index", Journal of Risk Model Validation, 2020), where f + 1 is the number of bins that
-//! are not empty in both samples. So the mean of PSI is f · (1/N + 1/M). The adjusted PSI subtracts this mean. z
+//! k = PSI / (1/N + 1/M) is asymptotically χ² with B − 1 degrees of freedom (Yurdakul & Naranjo, "Statistical properties
+//! of the population stability index", Journal of Risk Model Validation, 2020), so the mean of PSI is (B − 1)(1/N + 1/M).
+//! The adjusted PSI subtracts this mean. z
 //! expresses how improbable the PSI is by chance, by the cube-root approximation of χ² (Wilson & Hilferty, PNAS 17,
 //! 1931). If the values of a window depend on each other, M in 1/M is the number of independent values.
 
@@ -104,20 +104,22 @@ impl Drift {
 
     /// Returns the drift of a window, of whose values only the share `independent` counts as independent of each other.
     pub fn between_dependent(baseline: &[u64], window: &[u64], independent: f64) -> Drift {
+        let filled = filled_bins(baseline, window);
+        let (baseline, window) = (of_bins(baseline, &filled), of_bins(window, &filled));
         let (n, m) = (baseline.iter().sum::<u64>(), window.iter().sum::<u64>());
         let independent_count = m as f64 * independent;
         let mut drift = Drift {
             window_count: m,
             baseline_count: n,
             independent_count: independent_count.round() as u64,
-            bins: baseline.len(),
+            bins: filled.len(),
             ..Drift::UNKNOWN
         };
         if n == 0 || m == 0 {
             return drift;
         }
         let (mut psi, mut forth, mut back, mut to_middle) = (0.0, 0.0, 0.0, 0.0);
-        for (p, q) in smoothed(baseline).zip(smoothed(window)) {
+        for (p, q) in smoothed(&baseline).zip(smoothed(&window)) {
             let logarithm = (q / p).ln();
             psi += (q - p) * logarithm;
             forth += q * logarithm;
@@ -126,8 +128,7 @@ impl Drift {
             to_middle += (p * (p / middle).ln() + q * (q / middle).ln()) / 2.0;
         }
         let spread = 1.0 / n as f64 + 1.0 / independent_count;
-        let filled = baseline.iter().zip(window).filter(|(before, now)| **before + **now > 0).count();
-        let freedom = filled.saturating_sub(1) as f64;
+        let freedom = filled.len().saturating_sub(1) as f64;
         drift.psi = psi;
         drift.psi_adjusted = (psi - freedom * spread).max(0.0);
         drift.kl_window_from_baseline = forth;
@@ -180,9 +181,13 @@ pub(super) struct Direction {
 }
 
 pub(super) fn direction(baseline: &[u64], window: &[u64]) -> Direction {
-    let baseline: Vec<f64> = smoothed(baseline).collect();
-    let weights = baseline.iter().zip(smoothed(window)).map(|(p, q)| (q / p).ln()).collect();
-    Direction { baseline, weights }
+    let filled = filled_bins(baseline, window);
+    let (mut shares, mut weights) = (vec![0.0; baseline.len()], vec![0.0; baseline.len()]);
+    let (before, now) = (of_bins(baseline, &filled), of_bins(window, &filled));
+    for (bin, (p, q)) in filled.into_iter().zip(smoothed(&before).zip(smoothed(&now))) {
+        (shares[bin], weights[bin]) = (p, (q / p).ln());
+    }
+    Direction { baseline: shares, weights }
 }
 
 impl Direction {
@@ -193,6 +198,16 @@ impl Direction {
         let bins = self.baseline.iter().zip(&self.weights).zip(part);
         bins.map(|((p, weight), count)| (*count as f64 / values - p) * weight).sum()
     }
+}
+
+/// Returns the bins with a value in either sample. The others have no part in a comparison.
+fn filled_bins(baseline: &[u64], window: &[u64]) -> Vec<usize> {
+    let bins = baseline.iter().zip(window).enumerate();
+    bins.filter(|(_, (before, now))| **before > 0 || **now > 0).map(|(bin, _)| bin).collect()
+}
+
+fn of_bins(counts: &[u64], bins: &[usize]) -> Vec<u64> {
+    bins.iter().map(|bin| counts[*bin]).collect()
 }
 
 /// The share of each bin, with ½ added to each count: (c_b + ½) / (M + B/2).

@@ -27,7 +27,7 @@ const MIN_COMPARED: u64 = MIN_VALUES / 2;
 pub const MIN_INDEPENDENT: u64 = 20;
 
 /// Minimum number of independent values that a share must have for a verdict.
-const MIN_IN_SHARE: f64 = 5.0;
+const MIN_IN_SHARE: u64 = 5;
 
 /// An adjusted PSI above this is drift.
 const PSI_DRIFTED: f64 = 0.2;
@@ -56,8 +56,8 @@ const JENSEN_SHANNON_WARNING: f64 = 0.08;
 pub fn judge(features: &mut [Comparison]) {
     let mut tests: Vec<(f64, &mut f64)> = Vec::new();
     for Comparison { drift, shares, values, independent, .. } in features.iter_mut() {
-        if is_enough(*values, *independent) {
-            if drift.window_count >= MIN_COMPARED {
+        if *values >= MIN_VALUES {
+            if drift.window_count >= MIN_COMPARED && *values as f64 * *independent >= MIN_INDEPENDENT as f64 {
                 tests.push((drift.p_value, &mut drift.q_value));
             }
             tests.extend(shares.iter_mut().map(|share| (share.p_value, &mut share.q_value)));
@@ -65,17 +65,13 @@ pub fn judge(features: &mut [Comparison]) {
     }
     tests.retain(|(p, _)| !p.is_nan());
     set_q_values(tests);
-    for Comparison { status, drift, shares, values, independent } in features {
-        for share in shares.iter_mut().filter(|_| is_enough(*values, *independent)) {
-            share.status = of_share(share, *values as f64 * *independent);
+    for Comparison { status, drift, shares, values, .. } in features {
+        for share in shares.iter_mut().filter(|_| *values >= MIN_VALUES) {
+            share.status = of_share(share);
         }
         let of_shares = shares.iter().map(|share| share.status);
         *status = of_shares.chain([drift.status()]).max().unwrap_or(DriftStatus::NotEnoughData);
     }
-}
-
-fn is_enough(values: u64, independent: f64) -> bool {
-    values >= MIN_VALUES && values as f64 * independent >= MIN_INDEPENDENT as f64
 }
 
 fn set_q_values(mut tests: Vec<(f64, &mut f64)>) {
@@ -107,10 +103,11 @@ impl Drift {
     }
 }
 
-fn of_share(share: &ShareDrift, independent_values: f64) -> DriftStatus {
+fn of_share(share: &ShareDrift) -> DriftStatus {
     match share.increase() {
+        increase if increase.is_nan() => DriftStatus::NotEnoughData,
         // Few values may be from a single caller.
-        _ if share.window_share * independent_values < MIN_IN_SHARE => DriftStatus::Ok,
+        _ if share.independent_count < MIN_IN_SHARE => DriftStatus::Ok,
         _ if share.q_value.is_nan() || share.q_value > FALSE_ALARM_RATE => DriftStatus::Ok,
         increase if increase >= shares::DRIFTED => DriftStatus::Drifted,
         increase if increase >= shares::WARNING => DriftStatus::Warning,
@@ -173,6 +170,24 @@ mod tests {
             }
         }
         assert!(alarms < 4, "{alarms} alarms");
+    }
+
+    /// Classes that never occur are no part of the comparison.
+    #[test]
+    fn bins_that_are_empty_everywhere_change_nothing() {
+        let mut random = fastrand::Rng::with_seed(2);
+        let mut draw = |count: usize| {
+            let mut counts = vec![0; 100];
+            (0..count).for_each(|_| counts[random.usize(0..5)] += 1);
+            counts
+        };
+        let reference = Reference { roles: vec![BinRole::Compared; 100], counts: draw(10_000), positions: None };
+        for count in [100, 500, 2_000] {
+            let window = draw(count);
+            let [all, filled] = [100, 5].map(|bins| Drift::between(&reference.counts[..bins], &window[..bins]));
+            assert_eq!((all.psi, all.psi_adjusted, all.p_value), (filled.psi, filled.psi_adjusted, filled.p_value));
+            assert_eq!(statuses(vec![reference.compare(&window[..].into())]), [DriftStatus::Ok], "{count}");
+        }
     }
 
     /// The verdict on a share does not depend on the number of rows of the training data.

@@ -62,6 +62,7 @@ impl Reference {
         let bins = self.roles.iter().zip(self.counts.iter().zip(window)).enumerate();
         let shares = bins.filter_map(|(at, (role, (before, now)))| {
             let BinRole::Share(share) = *role else { return None };
+            let independent = slices.independent_share_of(at);
             Some((at, ShareDrift::between(share, (*before, of_baseline), (*now, of_window), independent)))
         });
         let lasting = |(at, share): (usize, ShareDrift)| {

@@ -48,6 +48,8 @@ pub struct ShareDrift {
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
     pub window_share: f64,
+    /// Number of values in the share that count as independent of each other.
+    pub independent_count: u64,
     /// Probability of a share as large by chance, if nothing has changed.
     #[serde(deserialize_with = "number_or_null")]
     #[schemars(with = "Option<f64>")]
@@ -99,6 +101,7 @@ impl ShareDrift {
         };
         ShareDrift {
             of,
+            independent_count: independent_of(now),
             status: DriftStatus::NotEnoughData,
             lasts: true,
             baseline_share,
