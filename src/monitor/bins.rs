@@ -36,6 +36,9 @@ pub(super) const MAX_RARE_TEXTS: usize = 10_000;
 pub(super) const MISSING: &str = "missing";
 /// Name of the bin of texts without a bin of their own, and of infinite numbers.
 pub(super) const OTHER: &str = "other";
+/// Names of the bins of numbers below and above all numbers of the training data.
+pub(super) const BELOW: &str = "below";
+pub(super) const ABOVE: &str = "above";
 /// Name of the bin of texts that are known, but too rare for a bin of their own.
 pub(super) const RARE: &str = "rare";
 
@@ -83,7 +86,7 @@ impl Bins {
 
 /// Returns the name of a bin of one text. A text that equals the name of another bin is quoted.
 pub(super) fn quoted(value: &str) -> String {
-    if [MISSING, OTHER, RARE].contains(&value) { format!("{value:?}") } else { value.to_owned() }
+    if [MISSING, OTHER, RARE, BELOW, ABOVE].contains(&value) { format!("{value:?}") } else { value.to_owned() }
 }
 
 /// Returns the name of the bin that ends at an edge: the edge, like the label `le`. An edge just below a short number
@@ -364,7 +367,7 @@ mod tests {
         let edges =
             [f64::from(0.3f32), 0.1, -1.5, 0.0, 1e20, -1e-45, -5e-324, f64::from(7f32.next_down()), 0.123_456_789];
         assert_eq!(edges.map(shown), ["0.3", "0.1", "-1.5", "0", "1e20", "<0", "<0", "<7", "0.123456789"]);
-        assert_eq!(["a", "other"].map(quoted), ["a", "\"other\""]);
+        assert_eq!(["a", "other", "below"].map(quoted), ["a", "\"other\"", "\"below\""]);
     }
 
     #[test]

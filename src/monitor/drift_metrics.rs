@@ -108,9 +108,10 @@ const OF_ALL: &[Family<ShownDrift>] = &[
     gauge(
         "leeway_drift_verdict",
         &["model", "version", "status"],
-        "1 for the verdict on the drift of the model on this replica, and 0 for the others. Alerts are based on it.",
+        "1 for the verdict on the drift of a version with a baseline on this replica, and 0 for the others. Alerts are based on it.",
         |shown, series| {
-            for status in DriftStatus::ALL {
+            // Without a baseline there is nothing to compare with, and no verdict.
+            for status in DriftStatus::ALL.into_iter().filter(|_| shown.reading.all().next().is_some()) {
                 series.value(&[status.name()], u64::from(shown.verdict.status == status));
             }
         },

@@ -120,20 +120,16 @@ impl VerdictWindows {
         let names = worst.into_iter().take(MAX_NAMED).filter_map(|(at, _)| self.recent.now.title(at));
         DriftVerdict { status, reason: Some(reason), features: names.collect() }
     }
-}
 
-impl VerdictWindows {
     /// Returns the differences of the last whole days that the last hours still have.
     fn whole_days(&self, days: &DriftReading) -> Found {
         let distribution = if days.window >= WEEK { distribution } else { warning };
         let found = each(days.comparisons(), |found| distribution(found).max(worst_share(found)));
-        let has_ended = |now: &Comparison| now.status == DriftStatus::Ok;
-        let now = self.hours.now.comparisons();
-        found
-            .into_iter()
-            .zip(now)
-            .map(|((status, size), now)| (if has_ended(now) { DriftStatus::Ok } else { status }, size))
-            .collect()
+        let still_there = |((status, size), now): ((DriftStatus, f64), &Comparison)| match now.status {
+            DriftStatus::Ok => (DriftStatus::Ok, size),
+            _ => (status, size),
+        };
+        found.into_iter().zip(self.hours.now.comparisons()).map(still_there).collect()
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Comparison {
 
 impl Reference {
     /// Compares the counts of a window, in the order of the bins, with the training data. The status is
-    /// [`DriftStatus::NotEnoughData`] until [`judge`] has seen all features of the model.
+    /// [`DriftStatus::NotEnoughData`] until `judge` has seen all features of the model.
     pub fn compare(&self, slices: &WindowCounts) -> Comparison {
         let (window, independent) = (slices.total(), slices.independent_share());
         let compared = |counts: &[u64]| -> Vec<u64> {
