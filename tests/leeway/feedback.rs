@@ -457,7 +457,7 @@ async fn what_is_too_old_to_be_corrected_stays() {
     // |10 - 12| of the old value and |10 - 11| of the new one.
     let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"plus\",version=\"1\"{labels}}}");
     assert_eq!(app.metric(&of("mae", "")).await, 1.5);
-    assert_eq!(app.metric(&of("business_sum", ",name=\"revenue\",kind=\"sum\"")).await, 12.5);
+    assert_eq!(app.metric(&of("business_amount", ",name=\"revenue\",kind=\"sum\"")).await, 12.5);
     assert_eq!(app.metric(&of("business_items_total", ",name=\"revenue\",kind=\"sum\"")).await, 2.0);
 }
 
