@@ -21,7 +21,7 @@ use crate::cli::terminal;
 use crate::pipeline::Object;
 use crate::traffic::Share;
 
-/// Number of requests in each of the three parts with traffic: enough for drift, which is measured on 500 rows or more.
+/// Number of requests in each of the three parts with traffic: enough for drift, which is measured on 100 rows or more.
 const REQUESTS: usize = 600;
 /// Share of the demo's time in each of these parts. The rest is for the start of the server and of the canary.
 const PART: f64 = 0.3;
