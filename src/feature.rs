@@ -36,6 +36,8 @@ pub struct Features {
     pub numbers: Vec<f32>,
     /// Values of the text features, row by row, in the order of the schema. `None` is a missing value.
     pub texts: Vec<Option<String>>,
+    /// Numbers of the predicted embeddings, row by row; empty if the predictions are no embeddings.
+    pub embeddings: Vec<f32>,
 }
 
 /// Monitored value of one prediction.
@@ -116,9 +118,10 @@ impl Features {
     /// Keeps only the features of the first `rows` instances.
     pub fn truncate(&mut self, rows: usize) {
         let rows = rows.min(self.rows);
-        let (numbers, texts) = (self.numbers.len() / self.rows.max(1), self.texts.len() / self.rows.max(1));
-        self.numbers.truncate(rows * numbers);
-        self.texts.truncate(rows * texts);
+        let per_row = |values: usize| values / self.rows.max(1);
+        self.numbers.truncate(rows * per_row(self.numbers.len()));
+        self.texts.truncate(rows * per_row(self.texts.len()));
+        self.embeddings.truncate(rows * per_row(self.embeddings.len()));
         self.rows = rows;
     }
 
@@ -135,7 +138,8 @@ impl Features {
         let kept: Vec<usize> = (0..self.rows).filter(|row| is_kept(*row)).collect();
         let numbers = kept.iter().flat_map(|row| self.numbers_of(*row)).copied().collect();
         let texts = kept.iter().flat_map(|row| self.texts_of(*row)).cloned().collect();
-        *self = Features { rows: kept.len(), numbers, texts };
+        let embeddings = kept.iter().flat_map(|row| self.embedding_of(*row)).copied().collect();
+        *self = Features { rows: kept.len(), numbers, texts, embeddings };
     }
 
     /// Returns the values of the number features of one instance.
@@ -146,6 +150,11 @@ impl Features {
     /// Returns the values of the text features of one instance.
     pub fn texts_of(&self, row: usize) -> &[Option<String>] {
         part(&self.texts, self.rows, row)
+    }
+
+    /// Returns the numbers of the predicted embedding of one instance.
+    pub fn embedding_of(&self, row: usize) -> &[f32] {
+        part(&self.embeddings, self.rows, row)
     }
 }
 

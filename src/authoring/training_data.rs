@@ -12,7 +12,7 @@ use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
-use crate::pipeline::Prediction;
+use crate::pipeline::{Prediction, embeddings};
 use crate::registry::{Findings, OpenedVersion};
 
 /// Seed of the random sample of rows that decides the bins of a baseline. The same rows are drawn every time.
@@ -61,7 +61,7 @@ pub(super) fn make_baseline(
     let wanted = rows.min(MAX_SAMPLED_ROWS).min((MAX_SAMPLED_VALUES / width).max(1_000));
     let mut random = fastrand::Rng::with_seed(SEED);
     let mut still_wanted = wanted;
-    let mut sample = Sample::new(schema, opened.class_names());
+    let mut sample = Sample::new(schema, opened.class_names()).without(opened.ignored_features());
     // Draws each row with probability (rows still wanted) / (rows left) (Knuth, TAOCP 2, 3.4.2, S).
     let mut is_drawn = |row: u64| {
         // A file that has grown since its rows were counted has more of them.
@@ -168,6 +168,7 @@ impl Runner<'_> {
         let (mut features, mut predictions) = self.opened.predict_request(&mut *self.session, &request)?;
         features.truncate(rows.len());
         predictions.truncate(rows.len());
+        features.embeddings = embeddings(&predictions);
         Ok((features, predictions.iter().map(Prediction::observation).collect()))
     }
 }

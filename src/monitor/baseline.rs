@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BYTES};
+use super::projection::Projection;
 use crate::feature::{Observation, prediction_features};
 
 /// The only supported format of the file.
@@ -36,7 +37,26 @@ pub struct Baseline {
     pub features: Vec<FeatureBaseline>,
     /// Predictions: `class`, `confidence`, `margin` and `entropy`, or `value`.
     pub predictions: Vec<FeatureBaseline>,
+    /// All numeric features together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction: Option<Reconstruction>,
+    /// All numbers of a predicted embedding together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Reconstruction>,
 }
+
+/// The principal components of several numbers, and the distribution of the reconstruction error in the training data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconstruction {
+    /// The components.
+    pub projection: Projection,
+    /// The reconstruction error of rows that the components were not fitted to.
+    pub error: FeatureBaseline,
+}
+
+/// Name of the reconstruction error, in baselines and metrics. A feature of this name is monitored instead of the error.
+pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 
 /// Distribution of one feature in the training data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,7 +148,22 @@ impl Baseline {
                 feature.check().map_err(|problem| format!("{section}: {:?}: {problem}", feature.name))?;
             }
         }
+        for (section, reconstruction) in
+            [("reconstruction", &baseline.reconstruction), ("embedding", &baseline.embedding)]
+        {
+            let problem = reconstruction.as_ref().and_then(Reconstruction::problem);
+            problem.map_or(Ok(()), |problem| Err(format!("{section}: {problem}")))?;
+        }
         Ok(baseline)
+    }
+}
+
+impl Reconstruction {
+    fn problem(&self) -> Option<String> {
+        if self.error.name != RECONSTRUCTION_ERROR || !matches!(self.error.bins, Bins::Number { .. }) {
+            return Some(format!("error: expected a numeric feature with the name {RECONSTRUCTION_ERROR:?}"));
+        }
+        self.projection.problem().or_else(|| self.error.check().err().map(|problem| format!("error: {problem}")))
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::baseline::{Baseline, FORMAT, FeatureBaseline, RareValues, Summary, class_name};
+use super::baseline::{
+    Baseline, FORMAT, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary, class_name,
+};
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
+use super::principal_components::{Fitted, VectorSample};
 use super::quantile_edges::{quantile, quantile_edges};
 use super::repeated_rows::EqualRows;
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber};
@@ -25,6 +28,8 @@ pub struct BaselineBuilder {
     class: CountedText,
     /// Indexed by [`PredictionNumber`].
     observed: [CountedNumber; PredictionNumber::ALL.len()],
+    reconstruction: Option<Reconstruction>,
+    embedding: Option<Reconstruction>,
 }
 
 /// A random sample of rows of the training data, with all their values. The bins of a baseline are chosen from it.
@@ -39,6 +44,11 @@ pub struct Sample {
     equal_rows: EqualRows,
     /// Indexed by [`PredictionNumber`].
     observed: [Vec<f64>; PredictionNumber::ALL.len()],
+    /// Columns of the numbers that are projected together.
+    projected: Vec<usize>,
+    rows_of_numbers: VectorSample,
+    /// The embeddings, once there is one.
+    embeddings: Option<VectorSample>,
 }
 
 #[derive(Debug)]
@@ -70,6 +80,7 @@ impl Sample {
     /// Creates an empty sample of training data. `classes` has the names of the predicted classes, if they are known.
     pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
         let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
+        let projected: Vec<usize> = (0..schema.numbers.len()).collect();
         Sample {
             schema,
             classes,
@@ -79,7 +90,18 @@ impl Sample {
             class: BTreeMap::new(),
             equal_rows: EqualRows::default(),
             observed: Default::default(),
+            rows_of_numbers: VectorSample::new(projected.len()),
+            projected,
+            embeddings: None,
         }
+    }
+
+    /// Leaves these features out of the projection of all features. They still have baselines of their own.
+    #[must_use]
+    pub fn without(mut self, ignored: &[String]) -> Sample {
+        self.projected.retain(|column| ignored.iter().all(|ignored| **ignored != *self.schema.numbers[*column]));
+        self.rows_of_numbers = VectorSample::new(self.projected.len());
+        self
     }
 
     /// Adds rows to the sample: their features and the predictions for them.
@@ -93,6 +115,13 @@ impl Sample {
                 if let Some(value) = value {
                     *values.entry(value.clone()).or_default() += 1;
                 }
+            }
+            let numbers = features.numbers_of(row);
+            self.rows_of_numbers.add(self.projected.iter().map(|column| numbers[*column]));
+            let embedding = features.embedding_of(row);
+            if !embedding.is_empty() {
+                let sample = self.embeddings.get_or_insert_with(|| VectorSample::new(embedding.len()));
+                sample.add(embedding.iter().copied());
             }
         }
         for prediction in predictions {
@@ -110,7 +139,13 @@ impl Sample {
     pub fn freeze(self) -> BaselineBuilder {
         let known = self.classes.iter().flatten().map(|class| (class.clone(), 1)).collect();
         let class = if self.classes.is_some() { known } else { self.class };
+        let names = &self.schema.numbers;
+        let is_free = names.iter().chain(&self.schema.texts).all(|name| **name != *RECONSTRUCTION_ERROR);
+        let reconstruction = self.rows_of_numbers.fit(|column| names[self.projected[column]].to_string());
+        let embedding = self.embeddings.and_then(|sample| sample.fit(|position| position.to_string()));
         BaselineBuilder {
+            reconstruction: reconstruction.filter(|_| is_free).map(reconstruction_of),
+            embedding: embedding.map(reconstruction_of),
             schema: self.schema,
             classes: self.classes,
             sampled_rows: self.rows,
@@ -161,8 +196,17 @@ impl BaselineBuilder {
             repeated_pairs: self.repeated_pairs.filter(|_| !schema.is_empty()),
             features: numbers.chain(texts).collect(),
             predictions: [self.class.finish(PREDICTED_CLASS)].into_iter().chain(observed).filter(has_values).collect(),
+            reconstruction: self.reconstruction,
+            embedding: self.embedding,
         }
     }
+}
+
+fn reconstruction_of(Fitted { projection, errors }: Fitted) -> Reconstruction {
+    let errors: Vec<f64> = errors.into_iter().map(f64::from).collect();
+    let mut counted = CountedNumber::new(errors.iter().copied().filter(|error| error.is_finite()).collect());
+    errors.into_iter().for_each(|error| counted.count(error));
+    Reconstruction { projection, error: counted.finish(RECONSTRUCTION_ERROR) }
 }
 
 impl CountedNumber {

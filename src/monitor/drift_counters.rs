@@ -204,7 +204,7 @@ impl DriftCounters {
             recent_rows: RecentRows::new(repeated_pairs).filter(|_| monitored.counts_inputs()),
             row_bytes: size_of::<Features>()
                 + size_of::<PendingPrediction>()
-                + size_of::<f32>() * spec.schema.numbers.len(),
+                + size_of::<f32>() * (spec.schema.numbers.len() + monitored.embedding_numbers()),
             cells: Shards::new(layout.cells()),
             counted,
             monitored,
@@ -220,6 +220,11 @@ impl DriftCounters {
     /// Returns true if features of inputs are counted.
     pub(super) fn counts_inputs(&self) -> bool {
         self.monitored.counts_inputs()
+    }
+
+    /// Returns true if embeddings of predictions are counted.
+    pub(super) fn counts_embeddings(&self) -> bool {
+        self.monitored.counts_embeddings()
     }
 
     /// Records the features and the predictions of the same instances.

@@ -9,7 +9,7 @@
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
 //! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`,
-//!   `watched_bins.rs`; `baseline_builder.rs` makes one), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
+//!   `watched_bins.rs`; `baseline_builder.rs` makes one; `projection.rs` and `principal_components.rs` for all features together), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
 //!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
@@ -40,6 +40,8 @@ mod monitored_features;
 mod outcome_metrics;
 mod outcomes;
 mod overload;
+mod principal_components;
+mod projection;
 mod quantile_edges;
 mod quantiles;
 mod repeated_rows;
@@ -60,7 +62,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-pub use self::baseline::{Baseline, FeatureBaseline, RareValues, Summary};
+pub use self::baseline::{Baseline, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
@@ -78,6 +80,7 @@ pub use self::monitored_features::MonitoringSpec;
 pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
 use self::overload::OverloadWatches;
+pub use self::projection::{ProjectedInput, Projection};
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
 pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::baseline::{Baseline, FeatureBaseline, RareValues, Summary};
+use super::baseline::{Baseline, FeatureBaseline, RareValues, Reconstruction, Summary};
 use super::bins::{Bins, LANES, MAX_TALLIED, NumberBins, NumberLanes, TextBins};
 use super::cells::{BLOCK, Counter, Counters, Layout};
 use super::drift::Reference;
+use super::projection::{ProjectedInput, Projection};
 use super::shards::LocalShard;
 use super::watched_bins::{Side, WatchedBins};
 use crate::config::MonitoringConfig;
@@ -54,6 +55,17 @@ pub(super) struct MonitoredFeatures {
     class: Option<ClassCounters>,
     /// Indexed by [`PredictionNumber`].
     predicted: [Option<NumberCounters>; PredictionNumber::ALL.len()],
+    reconstruction: Option<ReconstructionCounters>,
+    embedding: Option<ReconstructionCounters>,
+}
+
+/// Counters of the reconstruction error of features or of embeddings.
+#[derive(Debug)]
+struct ReconstructionCounters {
+    projection: Projection,
+    /// Columns of the inputs, in their order.
+    columns: Vec<usize>,
+    counters: NumberCounters,
 }
 
 /// Counters of a numeric feature or of a number of the prediction.
@@ -114,6 +126,7 @@ impl MonitoredFeatures {
             None => (&[][..], &[][..]),
         };
         layout.features(spec, features);
+        let reconstruction = spec.baseline.as_ref().and_then(|baseline| layout.reconstruction(spec, baseline));
 
         let class_baseline = predictions.iter().find_map(|feature| match &feature.bins {
             Bins::Text { values } if feature.name == PREDICTED_CLASS => Some((feature, values)),
@@ -126,11 +139,23 @@ impl MonitoredFeatures {
             let feature = predictions.iter().find(|feature| feature.name == number.name())?;
             matches!(feature.bins, Bins::Number { .. }).then(|| layout.number(Side::Prediction, feature))
         });
+        let embedding = spec.baseline.as_ref().and_then(|baseline| baseline.embedding.as_ref());
+        let embedding = embedding.and_then(|of| layout.embedding(of));
         let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
         // A group needs consecutive blocks, but the cells of a text may lie between those of two numbers.
         let groups = numbers.chunk_by(|one, next| one.counters.slots.block() + 1 == next.counters.slots.block());
         let numbers = groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect();
-        MonitoredFeatures { classes, all: all.into(), left_out, numbers, texts, class, predicted }
+        MonitoredFeatures {
+            classes,
+            all: all.into(),
+            left_out,
+            numbers,
+            texts,
+            class,
+            predicted,
+            reconstruction,
+            embedding,
+        }
     }
 }
 
@@ -156,6 +181,33 @@ impl FeatureLayout<'_> {
         let is_known = |name: &str| of.iter().any(|feature| feature.name == name);
         let unknown = schema.numbers.iter().chain(&schema.texts).filter(|name| !is_known(name));
         self.left_out.extend(unknown.map(|name| name.to_string()));
+    }
+
+    /// Lays out the reconstruction error of the features. It needs all of them, so it is left out if one is.
+    fn reconstruction(&mut self, spec: &MonitoringSpec, baseline: &Baseline) -> Option<ReconstructionCounters> {
+        let Reconstruction { projection, error } = baseline.reconstruction.as_ref()?;
+        let column = |input: &ProjectedInput| spec.schema.numbers.iter().position(|name| **name == *input.name);
+        let is_ignored = |input: &ProjectedInput| spec.settings.ignored_features.contains(&input.name);
+        let columns: Option<Vec<usize>> = projection.inputs.iter().map(column).collect();
+        match columns {
+            Some(columns)
+                if self.all.len() < spec.settings.max_features && !projection.inputs.iter().any(is_ignored) =>
+            {
+                let counters = self.number(Side::Feature, error);
+                Some(ReconstructionCounters { projection: projection.clone(), columns, counters })
+            }
+            _ => {
+                self.left_out.push(error.name.clone());
+                None
+            }
+        }
+    }
+
+    /// Lays out the reconstruction error of embeddings, whose inputs are positions.
+    fn embedding(&mut self, Reconstruction { projection, error }: &Reconstruction) -> Option<ReconstructionCounters> {
+        let columns = projection.inputs.iter().map(|input| input.name.parse().ok()).collect::<Option<Vec<usize>>>()?;
+        let counters = self.number(Side::Prediction, error);
+        Some(ReconstructionCounters { projection: projection.clone(), columns, counters })
     }
 
     fn class(&mut self, feature: &FeatureBaseline, values: &[String], classes: &[String]) -> ClassCounters {
@@ -202,6 +254,16 @@ impl MonitoredFeatures {
         !self.numbers.is_empty() || !self.texts.is_empty()
     }
 
+    /// Returns true if the embeddings of predictions are counted.
+    pub(super) fn counts_embeddings(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// Number of numbers of an embedding that are counted.
+    pub(super) fn embedding_numbers(&self) -> usize {
+        self.embedding.as_ref().map_or(0, |embedding| embedding.columns.len())
+    }
+
     /// Counts the features of several requests, feature by feature, so that the bins of each are loaded only once.
     pub(super) fn count(&self, cells: &LocalShard<'_>, features: &[Features]) {
         let rows = || features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
@@ -230,6 +292,12 @@ impl MonitoredFeatures {
                 }
             }
         }
+        if let Some(reconstruction) = &self.reconstruction {
+            reconstruction.count(cells, rows().map(|(features, row)| features.numbers_of(row)));
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.count(cells, rows().map(|(features, row)| features.embedding_of(row)));
+        }
     }
 
     /// Counts the parts of a prediction in their bins.
@@ -241,6 +309,18 @@ impl MonitoredFeatures {
             if let Some(NumberCounters { bins, slots }) = &self.predicted[number as usize] {
                 cells.add(slots.at(bins.slot(value)), 1);
             }
+        }
+    }
+}
+
+impl ReconstructionCounters {
+    fn count<'a>(&self, cells: &LocalShard<'_>, rows: impl Iterator<Item = &'a [f32]>) {
+        let ReconstructionCounters { projection, columns, counters: NumberCounters { bins, slots } } = self;
+        let mut scratch = Vec::new();
+        // Embeddings are empty if a request asked for outputs of the model itself.
+        for row in rows.filter(|row| !row.is_empty()) {
+            let inputs = columns.iter().map(|column| row.get(*column).copied().unwrap_or(f32::NAN));
+            cells.add(slots.at(bins.slot(projection.error(inputs, &mut scratch))), 1);
         }
     }
 }

@@ -369,3 +369,50 @@ async fn the_read_model_has_the_numbers_of_the_text() {
     assert_eq!(of("leeway_outcome_accuracy", ""), stats.outcomes.accuracy.unwrap());
     assert_eq!(of("leeway_outcome_label_coverage_ratio", ""), stats.outcomes.label_coverage.unwrap());
 }
+
+/// Returns rows of two numbers, the second of which is the first plus noise, or that of another row.
+fn pairs(seed: u64, rows: usize, goes_with_first: bool) -> Vec<f32> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut pair = || {
+        let first = random.f32();
+        let base = if goes_with_first { first } else { random.f32() };
+        [first, base + 0.1 * random.f32()]
+    };
+    (0..rows).flat_map(|_| pair()).collect()
+}
+
+/// Returns the names of what is not `ok`, on both sides, after these rows.
+fn found(numbers: &[f32], embeddings: &[f32]) -> Vec<String> {
+    const ROWS: usize = 4_000;
+    let schema = FeatureSchema { numbers: vec!["a".into(), "b".into()], texts: Vec::new() };
+    let features = |numbers: &[f32], embeddings: &[f32]| {
+        let mut features = Features::with_rows(numbers.len() / 2);
+        (features.numbers, features.embeddings) = (numbers.to_vec(), embeddings.to_vec());
+        features
+    };
+    let training = features(&pairs(1, ROWS, true), &pairs(2, ROWS, true));
+    let mut sample = Sample::new(schema.clone(), None);
+    sample.add(&training, &[Observation::Nothing; ROWS]);
+    let mut builder = sample.freeze();
+    builder.count(&training, &[Observation::Nothing; ROWS]);
+    let baseline = Baseline::parse(&serde_json::to_vec(&builder.finish()).unwrap()).unwrap();
+    let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
+    let spec = MonitoringSpec { schema, baseline: Some(Arc::new(baseline)), ..MonitoringSpec::default() };
+    let version = Monitor::new("1", MonitoringWindows::default()).version(labels, LatencyBudget::DEFAULT, spec);
+    assert!(version.monitors_embeddings());
+    version.observe(features(numbers, embeddings), std::iter::repeat_n(Observation::Nothing, numbers.len() / 2));
+    let report = version.stats(Duration::from_secs(60), None).drift;
+    let all = [("", report.features), ("prediction ", report.predictions)];
+    let all = all.into_iter().flat_map(|(side, features)| features.into_iter().map(move |found| (side, found)));
+    all.filter(|(_, found)| found.status != DriftStatus::Ok)
+        .map(|(side, found)| format!("{side}{}", found.name))
+        .collect()
+}
+
+#[test]
+fn numbers_that_no_longer_go_together_are_drift() {
+    let [quiet, broken] = [true, false].map(|goes_with_first| pairs(7, 400, goes_with_first));
+    assert_eq!(found(&quiet, &quiet), Vec::<String>::new());
+    assert_eq!(found(&broken, &quiet), ["reconstruction_error"]);
+    assert_eq!(found(&quiet, &broken), ["prediction reconstruction_error"]);
+}

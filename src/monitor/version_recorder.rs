@@ -108,6 +108,11 @@ impl VersionRecorder {
         self.windows.enabled && self.drift_counters.counts_inputs()
     }
 
+    /// Returns true if embeddings of predictions are counted.
+    pub fn monitors_embeddings(&self) -> bool {
+        self.windows.enabled && self.drift_counters.counts_embeddings()
+    }
+
     /// Records the features of instances and their predictions.
     pub fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         if self.windows.enabled {

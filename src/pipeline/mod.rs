@@ -61,7 +61,9 @@ pub use self::named_rows::{
     CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
     instances_of,
 };
-pub use self::prediction::{Crop, Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
+pub use self::prediction::{
+    Crop, Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score, embeddings,
+};
 pub use self::prediction_kind::{LabelKind, PredictionKind};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;

@@ -214,6 +214,15 @@ impl Prediction {
     }
 }
 
+/// Returns the numbers of these embeddings, one after the other; empty if a prediction is something else.
+pub fn embeddings(predictions: &[Prediction]) -> Vec<f32> {
+    let of = |prediction: &Prediction| match prediction {
+        Prediction::Embedding(numbers) => Some(numbers.clone()),
+        _ => None,
+    };
+    predictions.iter().map(of).collect::<Option<Vec<_>>>().unwrap_or_default().concat()
+}
+
 impl Serialize for Prediction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.serialize_as::<false, S>(serializer)

@@ -172,6 +172,11 @@ impl OpenedVersion {
         self.preprocessor.features()
     }
 
+    /// Returns the names of the features whose drift is not measured.
+    pub fn ignored_features(&self) -> &[String] {
+        &self.order.config.monitoring.ignored_features
+    }
+
     /// Returns the total latency budget of a request.
     pub(super) fn total_budget(&self) -> std::time::Duration {
         self.order.config.budget.total

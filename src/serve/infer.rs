@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
 use crate::monitor::Delivery;
-use crate::pipeline::{Origin, Pipeline, Prediction, PredictionKind, Prepared, instances_of};
+use crate::pipeline::{Origin, Pipeline, Prediction, PredictionKind, Prepared, embeddings, instances_of};
 use crate::registry::{ServedPipeline, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
@@ -110,7 +110,7 @@ impl Admitted {
         let preprocess = move |deadline| request.decode(|input| prepare(&version, input, deadline));
         let (request, form) = clock.run(Stage::Preprocess, (&costs.preprocess, size), threads, preprocess).await?;
 
-        let PreparedRequest { prepared: Prepared { inputs, features, origin }, asked, timeout, priority, held } =
+        let PreparedRequest { prepared: Prepared { inputs, mut features, origin }, asked, timeout, priority, held } =
             request;
         if let Some(timeout) = timeout {
             clock.end_within(timeout);
@@ -131,6 +131,9 @@ impl Admitted {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
                 let encoded =
                     encode(Output::Predictions { predictions: &predictions, made_by: &version }, form, &version)?;
+                if version.recorder.monitors_embeddings() {
+                    features.embeddings = embeddings(&predictions);
+                }
                 request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
             }
