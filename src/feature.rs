@@ -161,6 +161,13 @@ impl Features {
 // ===== impl Observation =====
 
 impl Observation {
+    /// Returns the name of the predicted class: one of `classes`, if they are known, or its index. `None` if the prediction
+    /// is no class.
+    pub fn class_name(self, classes: Option<&[String]>) -> Option<String> {
+        let Observation::Class { class, .. } = self else { return None };
+        Some(classes.and_then(|classes| classes.get(class).cloned()).unwrap_or_else(|| class.to_string()))
+    }
+
     /// Returns the monitored numbers of a prediction with their names, in the precision in which they are monitored.
     ///
     /// ```

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::data_file::DataFile;
 use super::recorded_examples::{RecordedFrom, record};
 use super::staging::{Staging, at};
-use super::training_data::{Progress, make_baseline};
+use super::training_data::{BaselineData, Progress, make_baseline};
 use super::weights_beside::stage_weights_beside;
 use crate::config::{Batching, ModelConfig, SessionPlace};
 use crate::error::{Result, SetupError};
@@ -33,8 +32,8 @@ pub struct NewFiles {
     pub golden_tolerance: Option<f64>,
     /// Rows that become examples, if there is no `golden`.
     pub record: Option<RecordedFrom>,
-    /// Training data of the model, from which a baseline is made.
-    pub training_data: Option<DataFile>,
+    /// Data from which a baseline is made.
+    pub baseline_data: Option<BaselineData>,
 }
 
 /// A version to add.
@@ -146,7 +145,7 @@ pub(super) fn check(
                     findings = Findings { bounds, sizing, ..examine(&opened).map_err(refused)? };
                 }
             }
-            if let Some(data) = &new.training_data {
+            if let Some(data) = &new.baseline_data {
                 let (made, remarks) = make_baseline(data, &opened, &findings, progress)?;
                 findings.remarks.extend(remarks);
                 staging.write_json(&made, BASELINE_FILE)?;
@@ -162,7 +161,7 @@ pub(super) fn check(
 impl NewFiles {
     /// Returns true if examples or a baseline have to be made by running the version.
     fn makes_files_of_its_own(&self) -> bool {
-        self.record.is_some() || self.training_data.is_some()
+        self.record.is_some() || self.baseline_data.is_some()
     }
 }
 
@@ -194,7 +193,7 @@ pub(super) fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), Setup
                 other.display()
             )));
         }
-        if name == BASELINE_FILE && new.training_data.is_some() {
+        if name == BASELINE_FILE && new.baseline_data.is_some() {
             let problem = "a baseline is made from --baseline-data; give only one of the two";
             return Err(SetupError::Repository(format!("{}: {problem}", other.display())));
         }

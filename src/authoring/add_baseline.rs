@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::add::order;
-use super::data_file::DataFile;
 use super::staging::{Staging, at};
-use super::training_data::{Progress, make_baseline};
+use super::training_data::{BaselineData, Progress, make_baseline};
 use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::model::Engine;
@@ -19,7 +18,7 @@ use crate::repository::{BASELINE_FILE, Manifest, Refusal, VerifiedVersion, files
 pub fn add_baseline(
     model: &Path,
     version: Version,
-    data: &DataFile,
+    data: &BaselineData,
     engine: &dyn Engine,
     stages: &Stages,
     progress: &dyn Fn(Progress),

@@ -5,7 +5,7 @@
 //!   beside the ONNX file.
 //! - `init/` makes a model of an ONNX file, with a `model.toml` that it proposes; `table_columns.rs` reads the columns of
 //!   training data for it.
-//! - `training_data.rs` makes baselines, and `recorded_examples.rs` makes examples.
+//! - `training_data.rs` makes baselines, with `labelled_rows.rs` for rows whose truth is known, and `recorded_examples.rs` makes examples.
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
 //!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, and `image_folder.rs` images.
@@ -20,6 +20,7 @@ mod data_rows;
 mod delimited_table;
 mod image_folder;
 mod init;
+mod labelled_rows;
 mod numpy_array;
 mod numpy_rows;
 mod parquet_file;
@@ -37,8 +38,9 @@ pub use self::add_baseline::add_baseline;
 pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, names};
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::init::{Draft, ModelToMake, Tools, draft};
+pub use self::labelled_rows::LabelledData;
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
 pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};
 pub use self::staging::abandon_additions;
-pub use self::training_data::Progress;
+pub use self::training_data::{BaselineData, Progress};

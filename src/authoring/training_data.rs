@@ -1,17 +1,18 @@
 //! Makes a version's baseline, by running its own pipeline over the training data.
 //!
-//! The data are read three times, row by row, and never held as a whole: to count the rows, to run the sample that
+//! The training data are read three times, row by row, and never held as a whole: to count the rows, to run the sample that
 //! decides the bins, and to count all rows into the bins.
 
 use serde_json::value::RawValue;
 
 use super::data_file::DataFile;
 use super::data_rows::Source;
+use super::labelled_rows::{LabelledData, count};
 use super::row::Row;
 use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
-use crate::monitor::{Baseline, Sample};
+use crate::monitor::{Baseline, LabelledBaseline, LabelledCounter, Sample};
 use crate::pipeline::{Prediction, embeddings};
 use crate::registry::{Findings, OpenedVersion};
 
@@ -28,10 +29,19 @@ const BYTES_AT_ONE_TIME: usize = 16 << 20;
 /// about 0.02, a fifth of what counts as a warning.
 const FEW_ROWS: u64 = 500;
 
+/// Data from which a baseline is made.
+#[derive(Debug, Clone)]
+pub struct BaselineData {
+    /// The training data.
+    pub training: DataFile,
+    /// Rows that the model was not trained on, with their truth, for the accuracy that is to be expected.
+    pub labelled: Option<LabelledData>,
+}
+
 /// Progress of making a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// The step: `sampling` or `counting`.
+    /// The step: `sampling`, `counting` or `labelled`.
     pub step: &'static str,
     /// Number of finished rows.
     pub done: u64,
@@ -39,8 +49,44 @@ pub struct Progress {
     pub rows: u64,
 }
 
-/// Makes a baseline by running the pipeline over training data. Also returns remarks on the data.
+/// Makes a baseline by running the pipeline over training data and labelled data. Also returns remarks on the data.
 pub(super) fn make_baseline(
+    BaselineData { training, labelled }: &BaselineData,
+    opened: &OpenedVersion,
+    findings: &Findings,
+    progress: &dyn Fn(Progress),
+) -> Result<(Baseline, Vec<String>), SetupError> {
+    let (mut baseline, remarks) = distribution_of(training, opened, findings, progress)?;
+    let measure = |labelled: &LabelledData| quality_on(labelled, opened, findings, progress);
+    baseline.labelled = labelled.as_ref().map(measure).transpose()?;
+    Ok((baseline, remarks))
+}
+
+/// Measures the predictions for labelled rows.
+fn quality_on(
+    LabelledData { data, column }: &LabelledData,
+    opened: &OpenedVersion,
+    findings: &Findings,
+    progress: &dyn Fn(Progress),
+) -> Result<LabelledBaseline, SetupError> {
+    let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
+    let mut session = opened.session().map_err(repository)?;
+    let source = Source::open(data, Some(column), opened, &mut *session)?;
+    let mut runner = Runner { opened, at_one_time, session };
+    let rows = source.count()?;
+    let (names, mut counter) = (opened.class_names(), LabelledCounter::new(opened.class_names()));
+    let mut take = |rows: &[Row], _: &Features, made: &[Observation]| {
+        rows.iter().zip(made).try_for_each(|(row, prediction)| {
+            let counted = count(&mut counter, row, *prediction, names.as_deref().unwrap_or_default());
+            counted.map_err(|problem| source.wrong(&row.place, &format!("column {column:?}: {problem}")))
+        })
+    };
+    runner.run(&source, &mut |_| true, &|done| progress(Progress { step: "labelled", done, rows }), &mut take)?;
+    counter.finish().ok_or_else(|| repository(format!("{}: column {column:?} has no labels", data.path.display())))
+}
+
+/// Counts the distributions of the features of training data, and of the predictions for them.
+fn distribution_of(
     data: &DataFile,
     opened: &OpenedVersion,
     findings: &Findings,
@@ -70,9 +116,17 @@ pub(super) fn make_baseline(
         is_drawn
     };
     let step = |step| move |done| progress(Progress { step, done, rows });
-    runner.run(&source, &mut is_drawn, &step("sampling"), &mut |features, made| sample.add(features, made))?;
+    let mut add = |_: &[Row], features: &Features, made: &[Observation]| {
+        sample.add(features, made);
+        Ok(())
+    };
+    runner.run(&source, &mut is_drawn, &step("sampling"), &mut add)?;
     let mut builder = sample.freeze();
-    runner.run(&source, &mut |_| true, &step("counting"), &mut |features, made| builder.count(features, made))?;
+    let mut count = |_: &[Row], features: &Features, made: &[Observation]| {
+        builder.count(features, made);
+        Ok(())
+    };
+    runner.run(&source, &mut |_| true, &step("counting"), &mut count)?;
     Ok((builder.finish(), remarks))
 }
 
@@ -95,6 +149,9 @@ fn repository(problem: impl std::fmt::Display) -> SetupError {
 
 // ===== running =====
 
+/// Takes rows, their features and their predictions.
+type Take<'a> = &'a mut dyn FnMut(&[Row], &Features, &[Observation]) -> Result<(), SetupError>;
+
 struct Runner<'a> {
     opened: &'a OpenedVersion,
     /// Number of rows in one run.
@@ -109,7 +166,7 @@ impl Runner<'_> {
         source: &Source,
         is_wanted: &mut dyn FnMut(u64) -> bool,
         progress: &dyn Fn(u64),
-        take: &mut dyn FnMut(&Features, &[Observation]),
+        take: Take<'_>,
     ) -> Result<(), SetupError> {
         let at_one_time = self.at_one_time;
         let mut waiting: Vec<Row> = Vec::with_capacity(at_one_time);
@@ -135,23 +192,13 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn run_some(
-        &mut self,
-        source: &Source,
-        rows: &[Row],
-        take: &mut dyn FnMut(&Features, &[Observation]),
-    ) -> Result<(), SetupError> {
+    fn run_some(&mut self, source: &Source, rows: &[Row], take: Take<'_>) -> Result<(), SetupError> {
         match self.predict(rows) {
-            Ok((features, made)) => {
-                take(&features, &made);
-                Ok(())
-            }
+            Ok((features, made)) => take(rows, &features, &made),
             // Runs the rows one by one: rows of different lengths then succeed, and the error names a faulty row.
-            Err(_) => rows.iter().try_for_each(|row| {
-                let (features, made) =
-                    self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(&row.place, &problem))?;
-                take(&features, &made);
-                Ok(())
+            Err(_) => rows.iter().map(std::slice::from_ref).try_for_each(|row| {
+                let (features, made) = self.predict(row).map_err(|problem| source.wrong(&row[0].place, &problem))?;
+                take(row, &features, &made)
             }),
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Args};
 
-use super::baseline::{ProgressBar, write_baseline};
+use super::baseline::{LabelArgs, ProgressBar, write_baseline};
 use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
 use super::settings::RepositoryArgs;
@@ -67,6 +67,9 @@ pub(super) struct AddArgs {
     /// or a folder of images
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
+
+    #[command(flatten)]
+    labels: LabelArgs,
 
     /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
     #[arg(long, value_name = "CHARACTER", requires = "rows")]
@@ -131,6 +134,9 @@ fn tolerance(text: &str) -> Result<f64> {
 
 pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
+    if args.baseline_data.is_none() && args.labels.are_given() {
+        bail!("--label-column measures the predictions for a baseline; give --baseline-data, too");
+    }
     clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
@@ -150,7 +156,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
             label_column: args.golden_label_column,
             tolerance: args.tolerance.unwrap_or(DEFAULT_TOLERANCE),
         }),
-        training_data: args.baseline_data.map(data_file),
+        baseline_data: args.baseline_data.map(data_file).map(|training| args.labels.with(training)),
     };
     let facts = Manifest {
         description: args.description,

@@ -11,11 +11,11 @@ use indicatif::{ProgressDrawTarget, ProgressStyle};
 use super::clean_up::clean_up_at_signals;
 use super::settings::{RepositoryArgs, one_thread};
 use super::terminal;
-use crate::authoring::{DataFile, Delimiter, Progress, add_baseline};
+use crate::authoring::{BaselineData, DataFile, Delimiter, LabelledData, Progress, add_baseline};
 use crate::config::Config;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
-use crate::monitor::Baseline;
+use crate::monitor::{Baseline, LabelledBaseline};
 use crate::pipeline::Stages;
 use crate::state::{self, PastJournal};
 use crate::traffic::Share;
@@ -32,6 +32,9 @@ pub(super) struct BaselineArgs {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 
+    #[command(flatten)]
+    labels: LabelArgs,
+
     /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
     #[arg(long, value_name = "CHARACTER")]
     delimiter: Option<Delimiter>,
@@ -42,6 +45,42 @@ pub(super) struct BaselineArgs {
 
     #[command(flatten)]
     settings: RepositoryArgs,
+}
+
+/// Options for rows whose truth is known.
+#[derive(Debug, Args)]
+pub(super) struct LabelArgs {
+    /// Column of a table with the true classes or numbers, for the accuracy to expect. The rows should not be those that
+    /// the model was trained on
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+
+    /// Table with --label-column that the model was not trained on, if it is not the training data itself
+    #[arg(long, value_name = "FILE", requires = "label_column")]
+    labelled_data: Option<PathBuf>,
+}
+
+impl LabelArgs {
+    /// Returns true if a label column is given.
+    pub(super) fn are_given(&self) -> bool {
+        self.label_column.is_some()
+    }
+
+    /// Returns the data of a baseline. The labels are in the labelled data, or else in the training data.
+    pub(super) fn with(self, mut training: DataFile) -> BaselineData {
+        let LabelArgs { label_column, labelled_data } = self;
+        let labelled = label_column.map(|column| {
+            let data = match labelled_data {
+                Some(path) => DataFile { path, ..training.clone() },
+                None => training.clone(),
+            };
+            if data.path == training.path {
+                training.ignored_columns.push(column.clone());
+            }
+            LabelledData { data, column }
+        });
+        BaselineData { training, labelled }
+    }
 }
 
 pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
@@ -58,6 +97,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
 
     let engine = OnnxRuntime::configured(&config)?;
     let data = DataFile { path: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
+    let data = args.labels.with(data);
     let bar = ProgressBar::new();
     let (manifest, baseline, remarks) =
         add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
@@ -125,7 +165,18 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
             0 => "none".to_owned(),
             count => format!("all {count}"),
         }
-    )
+    )?;
+    match &baseline.labelled {
+        None => Ok(()),
+        Some(LabelledBaseline::Classes(classes)) => {
+            writeln!(out, "Of {} labelled rows, {:.1} % are predicted right.", classes.rows, 100.0 * classes.accuracy())
+        }
+        Some(LabelledBaseline::Values(values)) => writeln!(
+            out,
+            "For {} labelled rows, the mean absolute error is {:.4}, and the bias {:+.4}.",
+            values.rows, values.mean_absolute_error, values.bias
+        ),
+    }
 }
 
 /// Shows the progress of making a baseline: as a bar on a terminal, otherwise as a line for each tenth of the rows.

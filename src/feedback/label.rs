@@ -3,9 +3,8 @@
 use super::batch::{Text, WrittenLabel};
 use crate::identity::printable;
 use crate::monitor::Truth;
+use crate::pipeline::{class_named, class_numbered, unknown_class};
 
-/// Maximum number of classes that an error message lists.
-const NAMED: usize = 10;
 /// Maximum length of a label that an error message quotes, in bytes.
 const QUOTED: usize = 64;
 
@@ -16,16 +15,16 @@ const QUOTED: usize = 64;
 /// (`3`, `3.0`). True and false mean the classes with these names, in the spelling of JSON or of Python.
 pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth, String> {
     let found = match label {
-        WrittenLabel::Text(Text::Kept(text)) => named(text, classes),
+        WrittenLabel::Text(Text::Kept(text)) => class_named(text, classes),
         WrittenLabel::Text(Text::TooLong(length)) => {
             return Err(format!("a text of {length} bytes is not one of the model's classes"));
         }
         WrittenLabel::Whole(number) => {
-            named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes))
+            class_named(&number.to_string(), classes).or_else(|| class_numbered(*number as f64, classes))
         }
         // Adding 0 turns -0.0, which is formatted as -0, into 0. 3.0 is formatted as 3.
         WrittenLabel::Number(number) => {
-            named(&(number + 0.0).to_string(), classes).or_else(|| numbered(*number, classes))
+            class_named(&(number + 0.0).to_string(), classes).or_else(|| class_numbered(*number, classes))
         }
         WrittenLabel::Yes(yes) => {
             let spellings = if *yes { ["true", "True"] } else { ["false", "False"] };
@@ -37,38 +36,15 @@ pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth
     Ok(Truth::Label { class, name })
 }
 
-fn named(text: &str, classes: &[String]) -> Option<usize> {
-    if !classes.is_empty() {
-        return classes.iter().position(|class| class == text);
-    }
-    // The number of a class without a name, written as in the response.
-    let number: u32 = text.parse().ok()?;
-    (number.to_string() == text).then_some(number as usize)
-}
-
-fn numbered(number: f64, classes: &[String]) -> Option<usize> {
-    // Class names such as "inf" are words, although they can be parsed as numbers.
-    let is_it = |class: &String| {
-        class.bytes().any(|b| b.is_ascii_digit()) && class.parse::<f64>().is_ok_and(|class| class == number)
-    };
-    classes.iter().position(is_it)
-}
-
 fn none(label: &WrittenLabel, classes: &[String]) -> String {
-    let quoted = |text: &str| format!("\"{}\"", printable(text, QUOTED));
     let written = match label {
-        WrittenLabel::Text(Text::Kept(text)) => quoted(text),
+        WrittenLabel::Text(Text::Kept(text)) => format!("\"{}\"", printable(text, QUOTED)),
         WrittenLabel::Text(Text::TooLong(length)) => format!("a text of {length} bytes"),
         WrittenLabel::Whole(number) => number.to_string(),
         WrittenLabel::Number(number) => number.to_string(),
         WrittenLabel::Yes(yes) => yes.to_string(),
     };
-    if classes.is_empty() {
-        return format!("{written} is not one of the model's classes, which have no names: send their numbers, from 0");
-    }
-    let names: Vec<String> = classes.iter().take(NAMED).map(|class| quoted(class)).collect();
-    let more = if classes.len() > NAMED { format!(", … ({} in all)", classes.len()) } else { String::new() };
-    format!("{written} is not one of the model's classes: {}{more}", names.join(", "))
+    unknown_class(&written, classes)
 }
 
 #[cfg(test)]

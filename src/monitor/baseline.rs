@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BYTES};
+use super::labelled_baseline::LabelledBaseline;
 use super::projection::Projection;
-use crate::feature::{Observation, prediction_features};
+use crate::feature::prediction_features;
 
 /// The only supported format of the file.
 pub(super) const FORMAT: u32 = 1;
@@ -43,6 +44,9 @@ pub struct Baseline {
     /// All numbers of a predicted embedding together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Reconstruction>,
+    /// Quality of the predictions for rows whose truth is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled: Option<LabelledBaseline>,
 }
 
 /// The principal components of several numbers, and the distribution of the reconstruction error in the training data.
@@ -154,7 +158,10 @@ impl Baseline {
             let problem = reconstruction.as_ref().and_then(Reconstruction::problem);
             problem.map_or(Ok(()), |problem| Err(format!("{section}: {problem}")))?;
         }
-        Ok(baseline)
+        match baseline.labelled.as_ref().and_then(LabelledBaseline::problem) {
+            Some(problem) => Err(format!("labelled: {problem}")),
+            None => Ok(baseline),
+        }
     }
 }
 
@@ -211,16 +218,6 @@ impl FeatureBaseline {
         let known: BTreeSet<&String> = frequent.iter().chain(values).collect();
         (known.len() < frequent.len() + values.len())
             .then(|| "rare: a value occurs twice, or has its own bin".to_owned())
-    }
-}
-
-/// Returns the name of the predicted class, or its number if the names are not known; `None` if no class was predicted.
-pub(super) fn class_name(prediction: Observation, classes: Option<&[String]>) -> Option<String> {
-    match prediction {
-        Observation::Class { class, .. } => {
-            Some(classes.and_then(|classes| classes.get(class).cloned()).unwrap_or_else(|| class.to_string()))
-        }
-        Observation::Value(_) | Observation::Nothing => None,
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::baseline::{
-    Baseline, FORMAT, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary, class_name,
-};
+use super::baseline::{Baseline, FORMAT, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
 use super::principal_components::{Fitted, VectorSample};
 use super::quantile_edges::{quantile, quantile_edges};
@@ -126,7 +124,7 @@ impl Sample {
         }
         for prediction in predictions {
             self.rows += 1;
-            if let Some(class) = class_name(*prediction, self.classes.as_deref()) {
+            if let Some(class) = prediction.class_name(self.classes.as_deref()) {
                 *self.class.entry(class).or_default() += 1;
             }
             for (number, value) in prediction.numbers() {
@@ -173,7 +171,7 @@ impl BaselineBuilder {
         for prediction in predictions {
             self.rows += 1;
             if let Observation::Class { .. } = prediction {
-                self.class.count(class_name(*prediction, self.classes.as_deref()).as_deref());
+                self.class.count(prediction.class_name(self.classes.as_deref()).as_deref());
             }
             for (number, value) in prediction.numbers() {
                 self.observed[number as usize].count(f64::from(value));
@@ -198,6 +196,7 @@ impl BaselineBuilder {
             predictions: [self.class.finish(PREDICTED_CLASS)].into_iter().chain(observed).filter(has_values).collect(),
             reconstruction: self.reconstruction,
             embedding: self.embedding,
+            labelled: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::accuracy_estimate::{AccuracyEstimator, EstimatedAccuracy, ExpectedSums};
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
 use super::cells::{Buckets, Counter, Counters, Histogram};
 use super::drift::MIN_VALUES;
@@ -54,6 +55,8 @@ impl From<Duration> for DriftWindow {
 #[derive(Debug)]
 pub(super) struct DriftCounters {
     low_confidence: f32,
+    /// Calibration of the confidence, if the baseline has it.
+    estimator: Option<AccuracyEstimator>,
     monitored: MonitoredFeatures,
     pending: PerThread<Pending>,
     /// The rows of the last hour, if repeated rows are counted once.
@@ -108,6 +111,9 @@ struct PredictionHandles {
     margin: Histogram<'static>,
     entropy: Histogram<'static>,
     low_confidence: Counter,
+    /// Sums of the probabilities p that predictions are right, and of p·(1 − p), in billionths.
+    expected_correct: Counter,
+    expected_variance: Counter,
 }
 
 const DECLARED: (PredictionHandles, Declarations<DriftCounters>) = {
@@ -186,6 +192,22 @@ impl PredictionHandles {
                     },
                 ))
                 .counter(),
+            expected_correct: all
+                .add(counter(
+                    "leeway_outcome_expected_correct_total",
+                    &["model", "version"],
+                    "The sum of the probabilities that predictions are right, by the calibration in the baseline.",
+                    |version, series| version.write_expected(series, HANDLES.expected_correct),
+                ))
+                .counter(),
+            expected_variance: all
+                .add(counter(
+                    "leeway_outcome_expected_variance_total",
+                    &["model", "version"],
+                    "The sum of p(1 - p) over the probabilities p in leeway_outcome_expected_correct_total.",
+                    |version, series| version.write_expected(series, HANDLES.expected_variance),
+                ))
+                .counter(),
         }
     }
 }
@@ -197,9 +219,11 @@ impl DriftCounters {
         let counted = layout.counter();
         let mut layout = layout.aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
+        let baseline = spec.baseline.as_deref();
         let repeated_pairs = spec.baseline.as_ref().and_then(|baseline| baseline.repeated_pairs);
         DriftCounters {
             low_confidence: spec.settings.low_confidence,
+            estimator: baseline.and_then(|baseline| AccuracyEstimator::new(baseline, &monitored.classes)),
             pending: PerThread::new(),
             recent_rows: RecentRows::new(repeated_pairs).filter(|_| monitored.counts_inputs()),
             row_bytes: size_of::<Features>()
@@ -281,6 +305,11 @@ impl DriftCounters {
         if certainty.confidence < self.low_confidence {
             cells.add(HANDLES.low_confidence, 1);
         }
+        if let Some(estimator) = &self.estimator {
+            let probability = estimator.probability(class, certainty.confidence);
+            cells.add(HANDLES.expected_correct, (probability * BILLION).round() as u64);
+            cells.add(HANDLES.expected_variance, (probability * (1.0 - probability) * BILLION).round() as u64);
+        }
         let Certainty { confidence, margin, entropy } = certainty;
         for (histogram, value) in
             [(HANDLES.confidence, confidence), (HANDLES.margin, margin), (HANDLES.entropy, entropy)]
@@ -312,11 +341,26 @@ impl DriftCounters {
         self.cells.sum(HANDLES.rows)
     }
 
-    /// The mean confidence of all predictions; `None` without predicted classes.
-    pub(super) fn mean_confidence(&self) -> Option<f64> {
+    /// Estimates the accuracy of all predictions: by the calibration in the baseline, or else as the mean confidence. `None`
+    /// without predicted classes.
+    pub(super) fn estimated_accuracy(&self) -> Option<EstimatedAccuracy> {
         let confidence = self.cells.histogram(HANDLES.confidence);
-        let count: u64 = confidence.counts.iter().sum();
-        (count > 0).then(|| confidence.sum as f64 / BILLION / count as f64)
+        let predictions = confidence.counts.iter().sum::<u64>() as f64;
+        let sum = |counter| self.cells.sum(counter) as f64 / BILLION;
+        let (correct, variance) = (sum(HANDLES.expected_correct), sum(HANDLES.expected_variance));
+        match &self.estimator {
+            Some(estimator) => estimator.estimate(ExpectedSums { predictions, correct, variance }),
+            None => (predictions > 0.0).then(|| EstimatedAccuracy {
+                accuracy: confidence.sum as f64 / BILLION / predictions,
+                standard_error: None,
+            }),
+        }
+    }
+
+    fn write_expected(&self, series: &mut Series<'_>, counter: Counter) {
+        if self.estimator.is_some() {
+            series.value(&[], self.cells.sum(counter) as f64 / BILLION);
+        }
     }
 
     /// Returns the predictions by class: for all known classes, or for the predicted classes if no names are known. The

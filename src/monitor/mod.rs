@@ -19,9 +19,11 @@
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
+mod accuracy_estimate;
 mod baseline;
 mod baseline_builder;
 mod bins;
+mod calibration_map;
 mod cells;
 mod deployment;
 mod drift;
@@ -32,6 +34,8 @@ mod drift_report;
 mod drift_verdict;
 mod exposition;
 mod history;
+mod interval;
+mod labelled_baseline;
 mod labels;
 mod last_request;
 mod metric;
@@ -65,6 +69,7 @@ use parking_lot::Mutex;
 pub use self::baseline::{Baseline, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
+pub use self::calibration_map::{CalibratedBin, CalibrationMap};
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{
     BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES,
@@ -74,6 +79,8 @@ pub use self::drift_counters::{DriftWindow, MAX_WINDOW};
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::exposition::metrics;
+pub use self::interval::{Difference, Interval};
+pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};
 pub use self::labels::{FeedbackResult, Outcome, RequestPart, ShedReason, Unanswered, VersionLabels};
 pub use self::metric::Metric;
 pub use self::monitored_features::MonitoringSpec;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cells::{Buckets, HistogramCounts};
 use super::drift_counters::DriftCounters;
+use super::interval::Interval;
 use super::metric_family::{Family, counter, gauge, histogram};
 use super::outcomes::{BusinessOutcome, CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
 use super::text::{Number, Series};
@@ -20,14 +21,23 @@ pub struct OutcomeStats {
     pub label_coverage: Option<f64>,
     /// The share of predicted classes that were right.
     pub accuracy: Option<f64>,
-    /// Estimate of the accuracy without labels: the mean confidence of all predictions.
+    /// Interval of the accuracy, 95 %.
+    pub accuracy_interval: Option<Interval>,
+    /// Estimate of the accuracy without labels: by the calibration in the baseline, or else the mean confidence of all
+    /// predictions.
     pub accuracy_estimate: Option<f64>,
+    /// Standard error of the estimate; `None` if it is the mean confidence.
+    pub accuracy_estimate_error: Option<f64>,
     /// The mean squared difference between confidence and correctness (1 or 0).
     pub brier_score: Option<f64>,
     /// The expected calibration error.
     pub calibration_error: Option<f64>,
     /// The mean absolute error of predicted numbers.
     pub mean_absolute_error: Option<f64>,
+    /// Interval of the mean absolute error, 95 %.
+    pub mean_absolute_error_interval: Option<Interval>,
+    /// The root of the mean squared error of predicted numbers.
+    pub root_mean_squared_error: Option<f64>,
     /// The mean of predicted minus true numbers.
     pub bias: Option<f64>,
     /// The business metrics, by name.
@@ -51,6 +61,7 @@ const BY_VERSION: &[&str] = &["model", "version"];
 const BY_CLASS: &[&str] = &["model", "version", "class"];
 const BY_CLASS_OF: &[&str] = &["model", "version", "class", "of"];
 const BY_BIN: &[&str] = &["model", "version", "bin"];
+const BY_BOUND: &[&str] = &["model", "version", "bound"];
 const BY_BUSINESS_METRIC: &[&str] = &["model", "version", "name", "kind"];
 
 const LABELS: &[Family<OutcomeReading>] = &[
@@ -86,8 +97,20 @@ const CLASSES: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_accuracy_estimate",
         BY_VERSION,
-        "An estimate of accuracy without labels: the mean confidence of all predictions. Valid if confidence is calibrated.",
+        "An estimate of accuracy without labels: by the calibration in the baseline, or else the mean confidence of all predictions.",
         |read, series| write_known(series, read.stats.accuracy_estimate),
+    ),
+    gauge(
+        "leeway_outcome_accuracy_estimate_error",
+        BY_VERSION,
+        "The standard error of the estimate of accuracy, if the baseline has a calibration.",
+        |read, series| write_known(series, read.stats.accuracy_estimate_error),
+    ),
+    gauge(
+        "leeway_outcome_accuracy_bound",
+        BY_BOUND,
+        "The bounds of the accuracy: a confidence interval of 95 % (Wilson).",
+        |read, series| write_bounds(series, read.stats.accuracy_interval),
     ),
     gauge(
         "leeway_outcome_brier_score",
@@ -148,6 +171,18 @@ const NUMBERS: &[Family<OutcomeReading>] = &[
         BY_VERSION,
         "The mean absolute error of predicted numbers, in their own unit.",
         |read, series| write_known(series, read.stats.mean_absolute_error),
+    ),
+    gauge(
+        "leeway_outcome_mae_bound",
+        BY_BOUND,
+        "The bounds of the mean absolute error: a confidence interval of 95 %.",
+        |read, series| write_bounds(series, read.stats.mean_absolute_error_interval),
+    ),
+    gauge(
+        "leeway_outcome_rmse",
+        BY_VERSION,
+        "The root of the mean squared error of predicted numbers, in their own unit.",
+        |read, series| write_known(series, read.stats.root_mean_squared_error),
     ),
     gauge(
         "leeway_outcome_bias",
@@ -250,14 +285,19 @@ const OTHERS: &[Family<OutcomeReading>] = &[
 impl OutcomeReading {
     pub(super) fn new(sums: Outcomes, counters: &DriftCounters) -> OutcomeReading {
         let predictions = counters.predictions();
+        let estimate = counters.estimated_accuracy();
         let stats = OutcomeStats {
             labels: sums.labels,
             label_coverage: (predictions > 0).then(|| sums.labels as f64 / predictions as f64),
             accuracy: sums.accuracy(),
-            accuracy_estimate: counters.mean_confidence(),
+            accuracy_interval: sums.accuracy_interval(),
+            accuracy_estimate: estimate.map(|estimate| estimate.accuracy),
+            accuracy_estimate_error: estimate.and_then(|estimate| estimate.standard_error),
             brier_score: sums.brier_score(),
             calibration_error: sums.expected_calibration_error(),
             mean_absolute_error: sums.mean_absolute_error(),
+            mean_absolute_error_interval: sums.mean_absolute_error_interval(),
+            root_mean_squared_error: sums.root_mean_squared_error(),
             bias: sums.bias(),
             business: sums.business.iter().map(|(name, found)| (name.clone(), found.value())).collect(),
         };
@@ -310,6 +350,13 @@ impl OutcomeReading {
         for (name, found) in &self.sums.business {
             series.value(&[name, found.kind.name()], value(found));
         }
+    }
+}
+
+fn write_bounds(series: &mut Series<'_>, interval: Option<Interval>) {
+    if let Some(Interval { lower, upper }) = interval {
+        series.value(&["lower"], lower);
+        series.value(&["upper"], upper);
     }
 }
 

@@ -9,13 +9,13 @@
 //!   right and 0 if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
 //! - *Expected calibration error*: over ten bins of confidence with n_b of all n predictions each,
 //!   Σ (n_b/n)·|Σc_b/n_b − Σy_b/n_b| (Naeini et al., AAAI 2015).
-//! - *Estimated accuracy*: without labels, the mean confidence. With calibrated confidence, this is the estimate of
-//!   CBPE (confidence-based performance estimation, NannyML). It does not detect concept drift.
+//! - *Estimated accuracy*: see `accuracy_estimate.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bins::{MAX_TEXT_BINS, OTHER};
+use super::interval::Interval;
 use crate::config::BusinessKind;
 
 /// Number of bins of confidence, all of the same width: 0 to 0.1, above 0.1 to 0.2, and so on to 1.
@@ -310,6 +310,24 @@ impl Outcomes {
     /// The mean absolute error of predicted numbers.
     pub fn mean_absolute_error(&self) -> Option<f64> {
         ratio((self.absolute_error - self.withdrawn.absolute_error).max(0.0), self.values)
+    }
+
+    /// The root of the mean squared error of predicted numbers.
+    pub fn root_mean_squared_error(&self) -> Option<f64> {
+        let squared_error = (self.squared_error - self.withdrawn.squared_error).max(0.0);
+        ratio(squared_error, self.values).map(f64::sqrt)
+    }
+
+    /// The interval of the accuracy.
+    pub fn accuracy_interval(&self) -> Option<Interval> {
+        Interval::of_share(self.correct.saturating_sub(self.withdrawn.correct) as f64, self.classified() as f64)
+    }
+
+    /// The interval of the mean absolute error.
+    pub fn mean_absolute_error_interval(&self) -> Option<Interval> {
+        let absolute_error = (self.absolute_error - self.withdrawn.absolute_error).max(0.0);
+        let squared_error = (self.squared_error - self.withdrawn.squared_error).max(0.0);
+        Interval::of_mean(absolute_error, squared_error, self.values as f64)
     }
 
     /// The mean of predicted minus true numbers.

@@ -29,13 +29,17 @@ fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predi
     sample.add(&features, &made);
     let mut builder = sample.freeze();
     builder.count(&features, &made);
-    let baseline = Some(Arc::new(builder.finish()));
+    let mut labelled = LabelledCounter::new(None);
+    labelled.class(made[0], "0");
+    labelled.value(made[0], 0.5);
+    let baseline = Some(Arc::new(Baseline { labelled: labelled.finish(), ..builder.finish() }));
     let labels = VersionLabels { model: "m".into(), version: number.into(), sha256: "ab".into(), provider: "cpu" };
     let spec = MonitoringSpec { schema, baseline, ..MonitoringSpec::default() };
     let version = monitor.version(labels, LatencyBudget::DEFAULT, spec);
     version.observe(features, made.into_iter());
     version.outcomes(|outcomes| {
         outcomes.label(&judged.0, &judged.1, Some(Duration::from_secs(5)));
+        outcomes.label(&judged.0, &judged.1, None);
         outcomes.correct(&judged.0, &judged.1, &judged.1);
         outcomes.business("revenue", BusinessKind::Sum, 2.5);
     });

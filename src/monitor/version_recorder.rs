@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::baseline::class_name;
 use super::drift_counters::{DriftCounters, DriftWindow};
+use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};
 use super::monitored_features::MonitoringSpec;
@@ -73,6 +73,38 @@ pub(super) static FAMILIES: &[Family<VersionRecorder>] = &[
         "Rows of training data in the version's baseline; 0 without a baseline, in which case drift cannot be measured.",
         |version, series| series.value(&[], version.baseline_rows().unwrap_or_default()),
     ),
+    gauge(
+        "leeway_baseline_labelled_rows",
+        &["model", "version"],
+        "Rows of the baseline whose truth is known, if there are any.",
+        |version, series| {
+            if let Some(labelled) = version.labelled() {
+                series.value(&[], labelled.rows());
+            }
+        },
+    ),
+    gauge(
+        "leeway_baseline_accuracy",
+        &["model", "version"],
+        "The accuracy of the predictions for the labelled rows of the baseline.",
+        |version, series| {
+            if let Some(LabelledBaseline::Classes(classes)) = version.labelled() {
+                series.value(&[], classes.accuracy());
+            }
+        },
+    ),
+    gauge(
+        "leeway_baseline_error",
+        &["model", "version", "measure"],
+        "The errors of predicted numbers for the labelled rows of the baseline, in their own unit: mae, rmse and bias.",
+        |version, series| {
+            if let Some(LabelledBaseline::Values(values)) = version.labelled() {
+                series.value(&["mae"], values.mean_absolute_error);
+                series.value(&["rmse"], values.root_mean_squared_error);
+                series.value(&["bias"], values.bias);
+            }
+        },
+    ),
 ];
 
 // ===== impl VersionRecorder =====
@@ -130,7 +162,7 @@ impl VersionRecorder {
     pub fn predicted(&self, observation: Observation) -> Option<Predicted> {
         match observation {
             Observation::Class { certainty, .. } => Some(Predicted::Class(
-                class_name(observation, self.spec.classes.as_deref())?,
+                observation.class_name(self.spec.classes.as_deref())?,
                 f64::from(certainty.confidence),
             )),
             Observation::Value(value) => Some(Predicted::Value(value)),
@@ -246,6 +278,11 @@ impl VersionRecorder {
     /// Number of rows of training data in the version's baseline.
     pub(super) fn baseline_rows(&self) -> Option<u64> {
         self.spec.baseline.as_ref().map(|baseline| baseline.rows)
+    }
+
+    /// Quality of the predictions for the labelled rows of the baseline.
+    fn labelled(&self) -> Option<&LabelledBaseline> {
+        self.spec.baseline.as_ref()?.labelled.as_ref()
     }
 
     /// Returns true if this recorder can continue for a version that is loaded again with these settings.

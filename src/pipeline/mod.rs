@@ -51,6 +51,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+pub use self::classify::class_lookup::{class_named, class_numbered, unknown_class};
 pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{LabelColumns, ModelClasses, NamedClasses, OutputClasses};
 pub use self::json::members::Members;

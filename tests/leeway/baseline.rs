@@ -234,6 +234,46 @@ fn training_data_that_do_not_fit_are_named_and_nothing_is_changed() {
     assert_eq!(code, 0, "{said}");
 }
 
+/// The labelled rows are those of scikit-learn, with its own predictions. For these rows, the estimate is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn labelled_rows_give_the_accuracy_that_is_to_be_expected() {
+    let repository = Repository::new().with_shipped("digits", &[2]);
+    let held_out = crate::harness::held_out("digits");
+    let rows: Vec<(&Value, &Value)> =
+        held_out["instances"].as_array().unwrap().iter().zip(held_out["digits"].as_array().unwrap()).collect();
+    let predicted = held_out["versions"]["2"]["labels"].as_array().unwrap();
+    let correct = rows.iter().zip(predicted).filter(|((_, digit), predicted)| digit == predicted).count();
+    let header: Vec<String> = (0..64).map(|pixel| format!("p{pixel}")).collect();
+    let mut csv = format!("{},digit\n", header.join(","));
+    for (pixels, digit) in &rows {
+        csv.push_str(&format!("{},{digit}\n", pixels.to_string().trim_matches(['[', ']'])));
+    }
+    let wrong = csv.replacen(",9\n", ",nine\n", 1);
+    let (code, said) = make(&repository, "digits", "wrong.csv", wrong, &["--label-column", "digit"]);
+    assert!(
+        code != 0 && said.contains("column \"digit\": \"nine\" is not one of the model's classes: \"0\""),
+        "{said}"
+    );
+    let (code, said) = make(&repository, "digits", "held_out.csv", &csv, &["--label-column", "digit"]);
+    let share = format!("Of 360 labelled rows, {:.1} % are predicted right.", correct as f64 / 3.6);
+    assert!(code == 0 && said.contains(&share), "{said}");
+    let labelled = read(&repository, "digits")["labelled"].clone();
+    assert_eq!((&labelled["rows"], &labelled["correct"]), (&json!(360), &json!(correct)));
+
+    let app = TestApp::with(repository.config()).await;
+    let instances: Vec<&Value> = rows.iter().map(|(pixels, _)| *pixels).collect();
+    for instances in instances.chunks(60) {
+        let answer = app.predict("/v1/models/digits:predict", json!({ "instances": instances }).to_string()).await;
+        assert_eq!(answer.status, 200);
+    }
+    let metric = async |name: &str| app.metric(&format!("leeway_{name}{{model=\"digits\",version=\"2\"}}")).await;
+    let accuracy = correct as f64 / 360.0;
+    assert!((metric("outcome_accuracy_estimate").await - accuracy).abs() < 1e-8);
+    assert!((metric("baseline_accuracy").await - accuracy).abs() < 1e-12);
+    let error = metric("outcome_accuracy_estimate_error").await;
+    assert!(error > (accuracy * (1.0 - accuracy) / 360.0).sqrt() && error < 0.05, "{error}");
+}
+
 #[test]
 fn what_was_deployed_is_not_given_a_baseline_any_more() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);

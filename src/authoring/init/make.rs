@@ -12,7 +12,7 @@ use crate::authoring::add::{Added, Checked, NewFiles, check, order, stage_files}
 use crate::authoring::data_file::DataFile;
 use crate::authoring::staging::{Staging, at};
 use crate::authoring::table_columns::{TableColumn, table_columns};
-use crate::authoring::training_data::Progress;
+use crate::authoring::training_data::{BaselineData, Progress};
 use crate::authoring::weights_beside::stage_weights_beside;
 use crate::config::SessionConfig;
 use crate::error::{Result, SetupError};
@@ -120,7 +120,8 @@ pub fn draft(wanted: &ModelToMake<'_>, tools: Tools<'_>) -> Result<Draft, SetupE
     let model_toml = trying.write(&proposal)?;
     let mut checked = Checked { findings, examples: 0, baseline: None };
     if let Some(data) = &wanted.training_data {
-        let new = NewFiles { training_data: Some(data.clone()), ..trying.new.clone() };
+        let data = BaselineData { training: data.clone(), labelled: None };
+        let new = NewFiles { baseline_data: Some(data), ..trying.new.clone() };
         checked = trying.check(&new)?;
         manifest = Manifest::write(manifest, staging.path())?;
     }

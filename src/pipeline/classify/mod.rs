@@ -1,5 +1,6 @@
 //! Conversion of the scores of a classifier to labels.
 
+pub(crate) mod class_lookup;
 mod classifier;
 pub(crate) mod labels;
 pub(crate) mod model_classes;
