@@ -27,6 +27,15 @@ pub(super) struct Source {
     form: RowForm,
 }
 
+/// A column of a table that is no feature: it has the truth, or expected predictions.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LabelColumn<'a> {
+    /// The column is read.
+    Read(&'a str),
+    /// The column is left out, if there is one.
+    LeftOut(&'a str),
+}
+
 #[derive(Debug)]
 enum Content {
     /// Each line is an instance as JSON.
@@ -41,7 +50,7 @@ enum Content {
 struct Table {
     file: TableFile,
     columns: Columns,
-    /// Position of the column with the expected predictions, if there is one.
+    /// Position of the column with the labels, if it is read.
     label: Option<usize>,
 }
 
@@ -54,11 +63,10 @@ enum TableFile {
 }
 
 impl Source {
-    /// Opens the data, and finds the form of instance in which the pipeline accepts the first row. `label` is the column
-    /// with the expected predictions, if there is one.
+    /// Opens the data, and finds the form of instance in which the pipeline accepts the first row.
     pub(super) fn open(
         data: &DataFile,
-        label: Option<&str>,
+        label: Option<LabelColumn<'_>>,
         opened: &OpenedVersion,
         session: &mut dyn Session,
     ) -> Result<Source, SetupError> {
@@ -70,7 +78,11 @@ impl Source {
             DataFormat::Arrow => Some(TableFile::Arrow),
             DataFormat::JsonLines | DataFormat::NumPy | DataFormat::NumPyArchive | DataFormat::ImageFolder => None,
         };
-        if let (None, Some(column)) = (file, data.ignored_columns.first().map(String::as_str).or(label)) {
+        let read = match label {
+            Some(LabelColumn::Read(column)) => Some(column),
+            Some(LabelColumn::LeftOut(_)) | None => None,
+        };
+        if let (None, Some(column)) = (file, data.ignored_columns.first().map(String::as_str).or(read)) {
             return Err(SetupError::Repository(format!(
                 "{}: there is no column {column:?}, because only tables have columns: CSV, Parquet and Arrow. \
                  --delimiter reads any text as CSV",
@@ -227,7 +239,7 @@ impl Table {
     fn open(
         file: TableFile,
         data: &DataFile,
-        label: Option<&str>,
+        label: Option<LabelColumn<'_>>,
         opened: &OpenedVersion,
     ) -> Result<Table, SetupError> {
         let wrong = |problem: String| SetupError::Repository(format!("{}: {problem}", data.path.display()));
@@ -238,9 +250,14 @@ impl Table {
         if let Some(unknown) = data.ignored_columns.iter().find(|name| place_of(name).is_none()) {
             return Err(absent(unknown, "to ignore"));
         }
-        let label_place = label.map(|label| place_of(label).ok_or_else(|| absent(label, "with expected predictions")));
-        let label_place = label_place.transpose()?;
-        let not_features: Vec<String> = data.ignored_columns.iter().cloned().chain(label.map(str::to_owned)).collect();
+        let (name, label_place) = match label {
+            Some(LabelColumn::Read(name)) => {
+                (Some(name), Some(place_of(name).ok_or_else(|| absent(name, "with labels"))?))
+            }
+            Some(LabelColumn::LeftOut(name)) => (Some(name), None),
+            None => (None, None),
+        };
+        let not_features: Vec<String> = data.ignored_columns.iter().cloned().chain(name.map(str::to_owned)).collect();
         let columns = Columns::choose(&header, &not_features, opened.signature(), opened.table().as_ref());
         Ok(Table { file, columns: columns.map_err(wrong)?, label: label_place })
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use serde_json::{Value, json};
 
 use super::data_file::DataFile;
-use super::data_rows::Source;
+use super::data_rows::{LabelColumn, Source};
 use super::delimited_table::number;
 use super::row::Row;
 use crate::error::{Result, SetupError};
@@ -30,7 +30,8 @@ pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<(Gol
     let path = from.data.path.display();
     let refused = |problem: String| SetupError::Repository(format!("{path}: {problem}"));
     let mut session = opened.session().map_err(|refusal| refused(refusal.to_string()))?;
-    let source = Source::open(&from.data, from.label_column.as_deref(), opened, &mut *session)?;
+    let label = from.label_column.as_deref().map(LabelColumn::Read);
+    let source = Source::open(&from.data, label, opened, &mut *session)?;
     // Examples fill whole runs of a model with a fixed batch.
     let of_a_run = opened.fewest_rows();
     let max_rows = (from.max_rows.get() / of_a_run).max(1) * of_a_run;

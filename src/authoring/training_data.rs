@@ -6,7 +6,7 @@
 use serde_json::value::RawValue;
 
 use super::data_file::DataFile;
-use super::data_rows::Source;
+use super::data_rows::{LabelColumn, Source};
 use super::labelled_rows::{LabelledData, count};
 use super::row::Row;
 use crate::error::{Result, SetupError};
@@ -56,7 +56,8 @@ pub(super) fn make_baseline(
     findings: &Findings,
     progress: &dyn Fn(Progress),
 ) -> Result<(Baseline, Vec<String>), SetupError> {
-    let (mut baseline, remarks) = distribution_of(training, opened, findings, progress)?;
+    let label = labelled.as_ref().map(|labelled| &*labelled.column);
+    let (mut baseline, remarks) = distribution_of(training, label, opened, findings, progress)?;
     let measure = |labelled: &LabelledData| quality_on(labelled, opened, findings, progress);
     baseline.labelled = labelled.as_ref().map(measure).transpose()?;
     Ok((baseline, remarks))
@@ -71,7 +72,7 @@ fn quality_on(
 ) -> Result<LabelledBaseline, SetupError> {
     let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
     let mut session = opened.session().map_err(repository)?;
-    let source = Source::open(data, Some(column), opened, &mut *session)?;
+    let source = Source::open(data, Some(LabelColumn::Read(column)), opened, &mut *session)?;
     let mut runner = Runner { opened, at_one_time, session };
     let rows = source.count()?;
     let (names, mut counter) = (opened.class_names(), LabelledCounter::new(opened.class_names()));
@@ -85,16 +86,18 @@ fn quality_on(
     counter.finish().ok_or_else(|| repository(format!("{}: column {column:?} has no labels", data.path.display())))
 }
 
-/// Counts the distributions of the features of training data, and of the predictions for them.
+/// Counts the distributions of the features of training data, and of the predictions for them. The column `label` is left
+/// out.
 fn distribution_of(
     data: &DataFile,
+    label: Option<&str>,
     opened: &OpenedVersion,
     findings: &Findings,
     progress: &dyn Fn(Progress),
 ) -> Result<(Baseline, Vec<String>), SetupError> {
     let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
     let mut session = opened.session().map_err(repository)?;
-    let source = Source::open(data, None, opened, &mut *session)?;
+    let source = Source::open(data, label.map(LabelColumn::LeftOut), opened, &mut *session)?;
     let mut runner = Runner { opened, at_one_time, session };
     let rows = source.count()?;
     if rows == 0 {

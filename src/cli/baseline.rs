@@ -67,16 +67,13 @@ impl LabelArgs {
     }
 
     /// Returns the data of a baseline. The labels are in the labelled data, or else in the training data.
-    pub(super) fn with(self, mut training: DataFile) -> BaselineData {
+    pub(super) fn with(self, training: DataFile) -> BaselineData {
         let LabelArgs { label_column, labelled_data } = self;
         let labelled = label_column.map(|column| {
             let data = match labelled_data {
                 Some(path) => DataFile { path, ..training.clone() },
                 None => training.clone(),
             };
-            if data.path == training.path {
-                training.ignored_columns.push(column.clone());
-            }
             LabelledData { data, column }
         });
         BaselineData { training, labelled }

@@ -141,7 +141,7 @@ mod tests {
         ((450.0, 500.0), (455.0, 500.0), -0.026679133678716334, 0.046771999673841, 0.5897197110271788),
     ];
 
-    /// The expected numbers are from statsmodels 0.14: `proportion_confint(method="wilson")`, `proportions_ztest` and
+    /// The expected numbers are from statsmodels 0.15: `proportion_confint(method="wilson")`, `proportions_ztest` and
     /// `confint_proportions_2indep(method="newcomb")`.
     #[test]
     fn intervals_and_tests_are_those_of_statsmodels() {

@@ -248,7 +248,7 @@ fn golden_examples_are_made_of_rows() {
             &["--golden", wrong, "--golden-label-column", "species"][..],
             "wrong.csv: line 2: 1 of 60 examples differ; the first: predictions[0].label is \"Adelie\", expected \"Gentoo\". So few",
         ),
-        (&["--golden", csv, "--golden-label-column", "kind"], "there is no column \"kind\" with expected predictions"),
+        (&["--golden", csv, "--golden-label-column", "kind"], "there is no column \"kind\" with labels"),
         (&["--golden-label-column", "species"], "--golden"),
         (&["--record-golden", csv, "--golden-label-column", "species"], "cannot be used with"),
         (&["--golden-rows", "3"], "required arguments"),
