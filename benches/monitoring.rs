@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use leeway::feature::{FeatureSchema, Features, Observation};
 use leeway::monitor::{Baseline, Sample};
+use leeway::repository::Manifest;
 use leeway_testkit::{
     Load, OHA, Repository, Server, Spread, TENSOR_STAGES, held_out, in_turn, median, number_from, oha, summarize,
     test_model, workshop,
@@ -42,8 +43,9 @@ fn models() -> Repository {
         [postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n\
         [monitoring]\nmax_features = 512\n";
     let dense = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 2000\n");
-    Repository::in_workshop("monitoring")
-        .with_shipped("digits", &[2])
+    let repository = Repository::in_workshop("monitoring").with_shipped("digits", &[2]);
+    give_projection(&repository.path().join("digits/2"));
+    repository
         .with_version("wide", 1, &test_model("wide"), &[("baseline.json", &baseline)])
         .with_config("wide", wide)
         .with("dense", 1, "dense", &dense)
@@ -56,11 +58,28 @@ fn wide_row(random: &mut fastrand::Rng) -> Vec<f64> {
 
 fn wide_baseline() -> Baseline {
     let mut random = fastrand::Rng::with_seed(1);
-    let rows = 2_000;
+    // Enough for a projection of 512 features.
+    let rows = 4_000;
     let mut features = Features::with_rows(rows);
     features.numbers = (0..rows).flat_map(|_| wide_row(&mut random)).map(|value| value as f32).collect();
     let numbers = (0..512).map(|element| format!("x[{element}]").into()).collect();
     baseline(FeatureSchema { numbers, texts: Vec::new() }, &features)
+}
+
+/// Adds the projection of all features to the baseline of a shipped version, which was made before there were any.
+fn give_projection(digits: &Path) {
+    let held_out = held_out("digits");
+    let instances = held_out["instances"].as_array().unwrap();
+    let mut features = Features::with_rows(instances.len());
+    let numbers = instances.iter().flat_map(|instance| instance.as_array().unwrap());
+    features.numbers = numbers.map(|number| number.as_f64().unwrap() as f32).collect();
+    let numbers = (0..64).map(|pixel| format!("pixels[{pixel}]").into()).collect();
+    let reconstruction = baseline(FeatureSchema { numbers, texts: Vec::new() }, &features).reconstruction;
+    assert!(reconstruction.is_some());
+    let file = digits.join("baseline.json");
+    let shipped = Baseline::parse(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::write(file, serde_json::to_vec(&Baseline { reconstruction, ..shipped }).unwrap()).unwrap();
+    Manifest::write_for(digits).unwrap();
 }
 
 fn baseline(schema: FeatureSchema, features: &Features) -> Baseline {
