@@ -34,6 +34,15 @@ pub enum Cells {
     TextsOrNothing,
 }
 
+/// A column of a table, or a member of JSON lines, that is no feature: it has the truth, or expected predictions.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LabelColumn<'a> {
+    /// The column is read.
+    Read(&'a str),
+    /// The column is left out, if there is one.
+    LeftOut(&'a str),
+}
+
 /// Form of the instance that a row becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowForm {

@@ -1,16 +1,14 @@
 //! Rows of data as instances, in a form that the pipeline accepts: each row of a table, each line of JSON, each row of
 //! arrays, or each image of a folder.
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use serde_json::value::RawValue;
-
 use super::arrow_file;
-use super::columns::{Cells, ColumnToRead, Columns, HeaderColumn, RowForm, names};
+use super::columns::{Cells, ColumnToRead, Columns, HeaderColumn, LabelColumn, RowForm, names};
 use super::data_file::{DataFile, DataFormat, Delimiter, data_format, open_text};
 use super::delimited_table;
 use super::image_folder::ImageFolder;
+use super::json_lines::{LabelMember, json_lines};
 use super::numpy_rows::NumpyRows;
 use super::parquet_file;
 use super::row::{CellRows, Place, Row, Rows};
@@ -27,19 +25,10 @@ pub(super) struct Source {
     form: RowForm,
 }
 
-/// A column of a table that is no feature: it has the truth, or expected predictions.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum LabelColumn<'a> {
-    /// The column is read.
-    Read(&'a str),
-    /// The column is left out, if there is one.
-    LeftOut(&'a str),
-}
-
 #[derive(Debug)]
 enum Content {
     /// Each line is an instance as JSON.
-    JsonLines,
+    JsonLines(LabelMember),
     Table(Table),
     Arrays(NumpyRows),
     Images(ImageFolder),
@@ -79,8 +68,8 @@ impl Source {
             DataFormat::JsonLines | DataFormat::NumPy | DataFormat::NumPyArchive | DataFormat::ImageFolder => None,
         };
         let read = match label {
-            Some(LabelColumn::Read(column)) => Some(column),
-            Some(LabelColumn::LeftOut(_)) | None => None,
+            Some(LabelColumn::Read(column)) if format != DataFormat::JsonLines => Some(column),
+            _ => None,
         };
         if let (None, Some(column)) = (file, data.ignored_columns.first().map(String::as_str).or(read)) {
             return Err(SetupError::Repository(format!(
@@ -109,7 +98,7 @@ impl Source {
             (None, _) => {
                 // Names files of other kinds before anything else is said about them.
                 open_text(&path)?;
-                Ok(source(Content::JsonLines))
+                Ok(source(Content::JsonLines(LabelMember::new(label))))
             }
         }
     }
@@ -157,7 +146,7 @@ impl Source {
         let in_order = match &self.content {
             Content::Table(table) => table.columns.in_the_order_of_the_file(self.form),
             Content::Images(images) => return images.remark().into_iter().collect(),
-            Content::JsonLines | Content::Arrays(_) => None,
+            Content::JsonLines(_) | Content::Arrays(_) => None,
         };
         let remark = |columns: &[String]| {
             format!(
@@ -175,7 +164,7 @@ impl Source {
         match &self.content {
             Content::Arrays(arrays) => Ok(arrays.count()),
             Content::Images(images) => Ok(images.count()),
-            Content::JsonLines | Content::Table(_) => {
+            Content::JsonLines(_) | Content::Table(_) => {
                 self.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))
             }
         }
@@ -184,7 +173,7 @@ impl Source {
     /// Returns the rows from the first on.
     pub(super) fn rows(&self) -> Result<Rows<'_>, SetupError> {
         match &self.content {
-            Content::JsonLines => json_lines(&self.path),
+            Content::JsonLines(label) => json_lines(&self.path, label),
             Content::Arrays(arrays) => Ok(arrays.rows(self.form == RowForm::Object)),
             Content::Images(images) => Ok(images.rows()),
             Content::Table(table) => {
@@ -214,23 +203,6 @@ fn try_row(row: &Row, opened: &OpenedVersion, session: &mut dyn Session) -> std:
     let instances = vec![&row.instance; opened.fewest_rows()];
     let request = serde_json::value::to_raw_value(&instances).map_err(|error| error.to_string())?;
     opened.predict_request(session, &request).map(drop)
-}
-
-fn json_lines(path: &Path) -> Result<Rows<'_>, SetupError> {
-    let wrong =
-        move |line: u64, problem: String| SetupError::Repository(format!("{}: line {line}{problem}", path.display()));
-    let lines = (1..).zip(open_text(path)?.lines());
-    let is_empty = |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.trim().is_empty());
-    Ok(Box::new(lines.filter(move |(_, line)| !is_empty(line)).map(move |(number, line)| {
-        let line = line.map_err(|error| wrong(number, format!(": {error}")))?;
-        let instance: Box<RawValue> = serde_json::from_str(&line).map_err(|error| {
-            // Removes "at line 1", which counts within this line only.
-            let (problem, column) = (error.to_string(), error.column());
-            let problem = problem.split(" at line ").next().unwrap_or_default();
-            wrong(number, format!(", column {column}: this is not an instance as JSON: {problem}"))
-        })?;
-        Ok(Row::new(Place::Line(number), instance))
-    })))
 }
 
 // ===== impl Table =====

@@ -5,10 +5,12 @@
 //!   beside the ONNX file.
 //! - `init/` makes a model of an ONNX file, with a `model.toml` that it proposes; `table_columns.rs` reads the columns of
 //!   training data for it.
-//! - `training_data.rs` makes baselines, with `labelled_rows.rs` for rows whose truth is known, and `recorded_examples.rs` makes examples.
+//! - `training_data.rs` makes baselines, with `labelled_rows.rs` for rows whose truth is known, and `recorded_examples.rs`
+//!   makes examples.
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
-//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, and `image_folder.rs` images.
+//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, `json_lines.rs` JSON, and
+//!   `image_folder.rs` images.
 //! - `row_texts.rs` reads the same data as JSON texts, for `leeway predict`, which may know the model only by its server.
 
 mod add;
@@ -20,6 +22,7 @@ mod data_rows;
 mod delimited_table;
 mod image_folder;
 mod init;
+mod json_lines;
 mod labelled_rows;
 mod numpy_array;
 mod numpy_rows;

@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 
 use serde_json::{Value, json};
 
+use super::columns::LabelColumn;
 use super::data_file::DataFile;
-use super::data_rows::{LabelColumn, Source};
+use super::data_rows::Source;
 use super::delimited_table::number;
 use super::row::Row;
 use crate::error::{Result, SetupError};

@@ -5,8 +5,9 @@
 
 use serde_json::value::RawValue;
 
+use super::columns::LabelColumn;
 use super::data_file::DataFile;
-use super::data_rows::{LabelColumn, Source};
+use super::data_rows::Source;
 use super::labelled_rows::{LabelledData, count};
 use super::row::Row;
 use crate::error::{Result, SetupError};

@@ -50,12 +50,12 @@ pub(super) struct BaselineArgs {
 /// Options for rows whose truth is known.
 #[derive(Debug, Args)]
 pub(super) struct LabelArgs {
-    /// Column of a table with the true classes or numbers, for the accuracy to expect. The rows should not be those that
-    /// the model was trained on
+    /// Column of a table, or member of JSON lines, with the true classes or numbers, for the accuracy to expect. The rows
+    /// should not be those that the model was trained on
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
 
-    /// Table with --label-column that the model was not trained on, if it is not the training data itself
+    /// Rows with --label-column that the model was not trained on, if they are not the training data themselves
     #[arg(long, value_name = "FILE", requires = "label_column")]
     labelled_data: Option<PathBuf>,
 }

@@ -98,12 +98,12 @@ pub(super) struct RequestHandles {
     pub(super) durations: HistogramBy<RequestPart>,
 }
 
-/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each histogram has a further bound at the
+/// Upper bounds of the duration histograms, in microseconds: 10 µs to 10 s. Each histogram has a further bound at the
 /// stage's part of the budget, so that the share of requests beyond it is exact.
 const DURATIONS: Buckets<'static> = Buckets {
     edges: &[
-        50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
-        100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+        10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000,
+        30_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
     ],
     edge_unit: 1e6,
     sum_unit: 1e9,
