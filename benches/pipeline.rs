@@ -127,6 +127,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     media_type: None,
                     origin: RequestOrigin::Real,
                     notes: None,
+                    to_log: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();
                 let body = pin!(async {

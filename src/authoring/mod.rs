@@ -8,7 +8,8 @@
 //! - `training_data.rs` makes baselines, and `recorded_examples.rs` makes examples.
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
-//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, and `image_folder.rs` images.
+//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, `image_folder.rs` images, and
+//!   `logged_instances.rs` the instances in a prediction log.
 //! - `row_texts.rs` reads the same data as JSON texts, for `leeway predict`, which may know the model only by its server.
 
 mod add;
@@ -20,6 +21,7 @@ mod data_rows;
 mod delimited_table;
 mod image_folder;
 mod init;
+mod logged_instances;
 mod numpy_array;
 mod numpy_rows;
 mod parquet_file;
@@ -37,6 +39,8 @@ pub use self::add_baseline::add_baseline;
 pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, names};
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::init::{Draft, ModelToMake, Tools, draft};
+pub use self::logged_instances::LogWindow;
+pub use self::record_batches::guarded;
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
 pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};
