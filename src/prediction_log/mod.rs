@@ -64,7 +64,7 @@ const HOLDERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Maximum number of versions whose columns are remembered.
 const MAX_VERSIONS: usize = 4096;
 /// Time for writing the last files when the server stops.
-const LAST_FILES: Duration = Duration::from_secs(10);
+const LAST_FILES: Duration = Duration::from_secs(5);
 
 /// The prediction log of a server.
 #[derive(Debug)]

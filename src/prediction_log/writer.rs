@@ -17,6 +17,8 @@ use crate::feedback::Signer;
 use crate::identity::{ModelName, Version};
 use crate::monitor::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder, ServerRecorder};
 
+/// Time after which the folder is looked at again: other replicas may write to it.
+const BETWEEN_SCANS: Duration = Duration::from_secs(600);
 /// Minimum time between two lines of the log about files that cannot be written.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,10 @@ struct Buffers<'a> {
     bytes: usize,
     /// Number of files so far.
     number: u64,
+    /// Size of all files in the folder when it was last looked at, with the files since then.
+    on_disk: u64,
+    /// Time at which the folder was last looked at.
+    scanned: Option<Instant>,
     /// Time of the last report of a file that could not be written, while files cannot be written.
     failing: Option<Instant>,
 }
@@ -65,6 +71,12 @@ struct Buffer {
     since: Instant,
 }
 
+/// A file that was written.
+struct WrittenFile {
+    left_out: LeftOutTexts,
+    bytes: u64,
+}
+
 enum Rows {
     /// Of requests to one version, with the same columns.
     Predictions(Vec<PredictionRecord>),
@@ -74,7 +86,15 @@ enum Rows {
 impl Writer {
     /// Writes files until it is asked to close, or all senders are gone.
     pub(super) fn run(&self, messages: &Receiver<Message>) {
-        let mut buffers = Buffers { writer: self, open: BTreeMap::new(), bytes: 0, number: 0, failing: None };
+        let mut buffers = Buffers {
+            writer: self,
+            open: BTreeMap::new(),
+            bytes: 0,
+            number: 0,
+            on_disk: 0,
+            scanned: None,
+            failing: None,
+        };
         buffers.remove_oldest();
         loop {
             let message = match buffers.next_deadline() {
@@ -163,7 +183,8 @@ impl Buffers<'_> {
         let written = catch_unwind(AssertUnwindSafe(write))
             .unwrap_or_else(|_| Err(io::Error::other("the rows could not be turned into columns")));
         match written {
-            Ok(LeftOutTexts { too_long, not_redactable }) => {
+            Ok(WrittenFile { left_out: LeftOutTexts { too_long, not_redactable }, bytes }) => {
+                self.on_disk += bytes;
                 writer.recorder().written(key.2, buffer.count);
                 writer.recorder().left_out(LeftOut::TooLong, too_long);
                 writer.recorder().left_out(LeftOut::NotRedactable, not_redactable);
@@ -193,16 +214,23 @@ impl Buffers<'_> {
         );
     }
 
-    /// Removes the oldest files if all together are too large.
+    /// Removes the oldest files if all together are too large. There may be many files, so the folder is not looked at
+    /// each time, and a little more than necessary is removed.
     fn remove_oldest(&mut self) {
         let writer = self.writer;
+        let is_known = self.scanned.is_some_and(|scanned| scanned.elapsed() < BETWEEN_SCANS);
+        if is_known && self.on_disk <= writer.max_bytes {
+            return writer.recorder().set_bytes(self.on_disk);
+        }
+        self.scanned = Some(Instant::now());
         let files = match writer.folder.files() {
             Ok(files) => files,
             Err(error) => return self.report(&error, 0),
         };
         let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
         let mut removed = 0;
-        for old in files_to_remove(files, writer.max_bytes) {
+        let at_most = if bytes > writer.max_bytes { writer.max_bytes - writer.max_bytes / 20 } else { bytes };
+        for old in files_to_remove(files, at_most) {
             // Another replica may have removed it.
             if writer.folder.remove(&old.file).is_ok() {
                 removed += 1;
@@ -210,26 +238,29 @@ impl Buffers<'_> {
             bytes = bytes.saturating_sub(old.bytes);
         }
         writer.recorder().removed_files(removed);
+        self.on_disk = bytes;
         writer.recorder().set_bytes(bytes);
     }
 }
 
 impl Writer {
-    fn write_file(&self, (model, version, kind): &FileKey, rows: &Rows, number: u64) -> io::Result<LeftOutTexts> {
+    fn write_file(&self, (model, version, kind): &FileKey, rows: &Rows, number: u64) -> io::Result<WrittenFile> {
         let first = match rows {
             Rows::Predictions(records) => records.iter().map(PredictionRecord::time).min(),
             Rows::Outcomes(records) => records.iter().map(|record| record.at).min(),
         };
         let name = file_name(*kind, first.unwrap_or_default(), self.process, number);
-        self.folder.write((model, *version), &name, |file| match rows {
-            Rows::Predictions(records) => match records.first() {
-                Some(first) => write_predictions(file, &first.version, records, &self.signer).map_err(of_parquet),
-                None => Ok(LeftOutTexts::default()),
-            },
-            Rows::Outcomes(records) => {
-                write_outcomes(file, records, &self.signer).map_err(of_parquet)?;
-                Ok(LeftOutTexts::default())
-            }
+        self.folder.write((model, *version), &name, |file| {
+            let left_out = match rows {
+                Rows::Predictions(records) => match records.first() {
+                    Some(first) => write_predictions(file, &first.version, records, &self.signer),
+                    None => Ok(LeftOutTexts::default()),
+                },
+                Rows::Outcomes(records) => {
+                    write_outcomes(file, records, &self.signer).map(|()| LeftOutTexts::default())
+                }
+            };
+            Ok(WrittenFile { left_out: left_out.map_err(of_parquet)?, bytes: file.metadata()?.len() })
         })
     }
 }

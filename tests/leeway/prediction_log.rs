@@ -3,13 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use leeway::app::Stop;
 use leeway::config::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::chains::{TAG, texts, with_chain};
+use crate::chains::{TAG, golden, images, texts, with_chain};
 use crate::harness::{Repository, Server, TestApp, checkout, client, config, held_out, leeway, run, until};
 
 /// A model of a table, with a long budget and without a limit of time.
@@ -69,6 +72,11 @@ async fn the_rows_of_the_log_are_the_answers() {
     // Columns are logged as the instances that they mean.
     let columns = json!({ "dataframe_split": { "columns": ["island", "bill_length_mm"], "data": [["Dream", 40.5]] } });
     let split = app.predict("/v1/models/penguins/versions/1:predict", columns.to_string()).await;
+    let tensor = |name: &str, datatype: &str, value: Value| json!({ "name": name, "shape": [1], "datatype": datatype, "data": [value] });
+    let v2 = json!({ "inputs": [tensor("island", "BYTES", json!("Torgersen")), tensor("body_mass_g", "FP32", json!(4000))],
+                     "parameters": { "content": "pipeline" } });
+    let v2 = app.predict("/v2/models/penguins/versions/1/infer", v2.to_string()).await;
+    assert_eq!(v2.status, 200, "{}", v2.text);
     // Requests that are refused, or not real, are not logged.
     assert_eq!(app.predict("/v1/models/penguins:predict", "{\"instances\": [1]}").await.status, 400);
     let probe = app.client.post(app.url("/v1/models/penguins:predict")).header("x-leeway-synthetic", "true");
@@ -76,7 +84,7 @@ async fn the_rows_of_the_log_are_the_answers() {
     stop(app).await;
 
     let rows = log(folder.path(), &["penguins"]);
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
     let of_two: Vec<&Value> = rows.iter().filter(|row| row["version"] == 2).collect();
     for (index, row) in of_two.iter().enumerate() {
         assert_eq!(row["prediction_id"], answer["prediction_ids"][index]);
@@ -94,7 +102,12 @@ async fn the_rows_of_the_log_are_the_answers() {
         (&of_two[0]["feature.bill_length_mm"], &of_two[1]["feature.bill_length_mm"]),
         (&json!(50.5), &Value::Null)
     );
-    let of_one = rows.iter().find(|row| row["version"] == 1).unwrap();
+    let of_one: Vec<&Value> = rows.iter().filter(|row| row["version"] == 1).collect();
+    let ids = v2.json()["outputs"].as_array().unwrap().iter().find(|output| output["name"] == "prediction_id").unwrap()
+        ["data"]
+        .clone();
+    assert_eq!((&of_one[1]["prediction_id"], &of_one[1]["instance"]["island"]), (&ids[0], &json!("Torgersen")));
+    let of_one = of_one[0];
     assert_eq!(of_one["prediction_id"], split.json()["prediction_ids"][0]);
     assert_eq!(of_one["instance"], json!({ "island": "Dream", "bill_length_mm": 40.5 }));
 }
@@ -226,6 +239,19 @@ async fn a_chain_logs_its_own_answers() {
     assert_eq!((rows[0].get("true_label"), &rows[1]["true_label"]), (None, &json!("c")));
 }
 
+/// The bytes of an image are logged as the instance that they mean.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_an_image_are_logged_as_an_instance() {
+    let (folder, repository) = (tempfile::tempdir().unwrap(), images());
+    let app = TestApp::with(logging(repository.config(), &folder)).await;
+    let image = golden()["images"][0].as_str().unwrap().to_owned();
+    let bytes = STANDARD.decode(&image).unwrap();
+    let request = app.client.post(app.url("/v1/models/colours:predict")).header("content-type", "image/png");
+    request.body(bytes).send().await.unwrap().error_for_status().unwrap();
+    stop(app).await;
+    assert_eq!(log(folder.path(), &["colours"])[0]["instance"], json!({ "b64": image }));
+}
+
 /// Settings of a process that logs all requests.
 fn settings<'a>(folder: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let always = [
@@ -306,19 +332,19 @@ async fn killed_at_any_moment_no_written_row_is_lost() {
     let (mut answered, mut certain) = (std::collections::HashSet::new(), 0);
     for kill in 0..5 {
         let (server, client) = (Server::start(repository.path(), &settings(path, &small)), client());
-        let delay = std::time::Duration::from_millis(60 + 37 * kill);
-        let killer = server.kill_at(std::time::Instant::now() + delay);
-        let mut written = 0.0;
+        let (mut written, mut killer) = (0, None);
         while let Ok(answer) = predict(&client, &server).await {
             answered.extend(answer["prediction_ids"].as_array().unwrap().iter().map(Value::to_string));
             let Ok(answer) = client.get(server.url("/metrics")).send().await else { break };
             let Ok(text) = answer.text().await else { break };
-            if let Some(value) = text.lines().find_map(|line| line.strip_prefix(WRITTEN)) {
-                written = value.trim().parse().unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix(WRITTEN)).unwrap();
+            written = value.trim().parse().unwrap();
+            if written > 0 && killer.is_none() {
+                killer = Some(server.kill_at(Instant::now() + Duration::from_millis(11 * kill)));
             }
         }
-        killer.join().unwrap();
-        certain += written as usize;
+        killer.unwrap().join().unwrap();
+        certain += written;
         drop(server);
     }
     let rows = log(folder.path(), &["penguins"]);

@@ -118,6 +118,13 @@ async fn a_baseline_is_made_of_the_log() {
     assert!(code == 1 && text.contains("prediction_log.path is not set"), "{text}");
     let (code, text) = baseline(&[]);
     assert!(code == 2 && text.contains("--data"), "{text}");
+    // A new version, with the folder of the model in the log as its data.
+    let onnx = repository.version("penguins", 2).join("model.onnx");
+    let mut add =
+        leeway(&["add", repository.path().join("penguins").to_str().unwrap(), "--onnx", onnx.to_str().unwrap()]);
+    add.arg("--baseline-data").arg(path.join("penguins")).env("LEEWAY_LOADING__TRIAL", "false");
+    let (code, text) = run(&mut add);
+    assert!(code == 0 && text.contains("Its baseline has 6 rows"), "{text}");
     // Files that others wrote there are left out.
     std::fs::write(path.join("penguins/2/notes.txt"), "").unwrap();
     assert_eq!(log(&path, &["penguins"]).len(), 6);
