@@ -18,7 +18,7 @@ pub(super) const REDACTABLE: [&str; 8] =
     ["request_id", "class", "confidence", "margin", "entropy", "value", "answer", "instance"];
 
 /// What is logged of the requests to a version.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct LoggedVersion {
     pub(super) model: ModelName,
     pub(super) version: Version,
