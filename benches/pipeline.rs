@@ -16,11 +16,13 @@ use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows,
 use leeway::deploy::Deployer;
 use leeway::error::{Result, SetupError};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
+use leeway::feedback::Signer;
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, InlineSlots, ModelBytes, ModelSource, Priority};
 use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
+use leeway::prediction_log::{PredictionLog, RequestToLog};
 use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
 use leeway::repository::LocalFolder;
 use leeway::serve::{self, EncodedRequest, Head, Input, Output, RequestOrigin};
@@ -28,6 +30,7 @@ use leeway::state::MemoryJournal;
 use leeway_testkit::{checkout, held_out, leeway_program, shipped};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 /// Returns the body of a request with this many digits.
 fn body(rows: usize) -> Vec<u8> {
@@ -117,31 +120,69 @@ fn whole_pipeline(criterion: &mut Criterion) {
         let body = Bytes::from(body(rows));
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_with_input(BenchmarkId::from_parameter(rows), &body, |bencher, body| {
-            bencher.to_async(&runtime).iter(|| async {
-                let head = Head {
-                    target: Target::Default,
-                    routing_key: b"",
-                    read_at: Instant::now(),
-                    client_timeout: None,
-                    priority: Priority::Normal,
-                    media_type: None,
-                    origin: RequestOrigin::Real,
-                    notes: None,
-                };
-                let admitted = serve::admit(&catalog, head).unwrap();
-                let body = pin!(async {
-                    let mut arrived = ArrivedBytes::new(&memory, body.len());
-                    arrived.add(body.clone()).map(|()| Json(arrived))
-                });
-                let count = |output: Output<'_>, (), _: &ServedVersion| match output {
-                    Output::Predictions { predictions, .. } => Ok(predictions.len()),
-                    Output::Named(_) => Ok(0),
-                };
-                admitted.infer(body, &threads, count).await.unwrap()
-            });
+            bencher.to_async(&runtime).iter(|| predict(&catalog, &memory, &threads, body, None));
         });
     }
     group.finish();
+}
+
+/// Measures the whole pipeline with the prediction log: off, on for other requests, and on for this one.
+fn prediction_log(criterion: &mut Criterion) {
+    let threads = BlockingThreads::new(2.try_into().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (catalog, memory) = (catalog(&runtime), MemoryBudget::new(1 << 30, 1024.try_into().unwrap()));
+    let body = Bytes::from(body(1));
+    let mut group = criterion.benchmark_group("prediction log, one row");
+    for (name, sample) in [("off", None), ("not sampled", Some(0.0)), ("sampled", Some(1.0))] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config().prediction_log;
+        config.path = sample.map(|_| folder.path().to_owned());
+        config.sample = sample.unwrap_or_default();
+        // The disk is not measured.
+        (config.queue_mb, config.file_rows) = (1024, 1_000_000);
+        let log = PredictionLog::start(&config, Signer::new(b"key"), &Arc::default()).unwrap();
+        group.bench_function(name, |bencher| {
+            bencher.to_async(&runtime).iter(|| async {
+                let to_log = log.as_ref().map(|log| RequestToLog { log, unique: Uuid::now_v7(), request_id: "bench" });
+                predict(&catalog, &memory, &threads, &body, to_log).await
+            });
+        });
+        if let Some(log) = log {
+            runtime.block_on(log.close());
+        }
+    }
+    group.finish();
+}
+
+/// Answers a request. Returns the number of predictions.
+async fn predict(
+    catalog: &Catalog,
+    memory: &MemoryBudget,
+    threads: &BlockingThreads,
+    body: &Bytes,
+    to_log: Option<RequestToLog<'_>>,
+) -> usize {
+    let head = Head {
+        target: Target::Default,
+        routing_key: b"",
+        read_at: Instant::now(),
+        client_timeout: None,
+        priority: Priority::Normal,
+        media_type: None,
+        origin: RequestOrigin::Real,
+        notes: None,
+        to_log,
+    };
+    let admitted = serve::admit(catalog, head).unwrap();
+    let body = pin!(async {
+        let mut arrived = ArrivedBytes::new(memory, body.len());
+        arrived.add(body.clone()).map(|()| Json(arrived))
+    });
+    let count = |output: Output<'_>, (), _: &ServedVersion| match output {
+        Output::Predictions { predictions, .. } => Ok(predictions.len()),
+        Output::Named(_) => Ok(0),
+    };
+    admitted.infer(body, threads, count).await.unwrap().encoded
 }
 
 /// Measures counting the features of one row in the bins of its baseline.
@@ -214,5 +255,5 @@ fn one_run(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, json_to_tensor, watching, one_run, whole_pipeline);
+criterion_group!(benches, json_to_tensor, watching, one_run, whole_pipeline, prediction_log);
 criterion_main!(benches);

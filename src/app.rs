@@ -14,7 +14,7 @@ use crate::api::routes::{AliasOf, DataEndpoint};
 use crate::config::{Config, ListenAddress, Route, this_program};
 use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
-use crate::feedback::{Feedback, Ledger};
+use crate::feedback::{Feedback, Ledger, OutcomeLog};
 use crate::http::{
     self, AccessLog, ApiKeys, BoundAddresses, ConnectionThreads, ConnectionTimeouts, HttpState, Listener,
     ListenerLimits, Tls,
@@ -26,6 +26,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, InlineSlots, OnnxModel};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
+use crate::prediction_log::PredictionLog;
 use crate::registry::{Catalog, Loader, RunLimit, Trial};
 use crate::repository::{self, LoadCache};
 use crate::state::{self, State};
@@ -156,6 +157,11 @@ impl App {
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
         let (data_tls, admin_tls) = (tls(&config.http.tls, "http")?, tls(&config.admin.tls, "admin")?);
         http::check_path_prefix(&config.http)?;
+        let feedback = Feedback::new(&config.feedback, ledger).await?;
+        // A folder that cannot be used is reported before anything is loaded.
+        let prediction_log = PredictionLog::start(&config.prediction_log, feedback.signer().clone(), monitor.server())?;
+        let outcome_log = prediction_log.clone().map(|log| log as Arc<dyn OutcomeLog>);
+        let feedback = Arc::new(feedback.with_log(outcome_log));
         // Started before versions are loaded, which is refused if too few threads are left.
         let threads = Arc::new(ConnectionThreads::start(config.http.threads())?);
         let inline_slots = InlineSlots::for_threads(config.http.threads())?;
@@ -173,9 +179,9 @@ impl App {
         };
         let catalog = Arc::new(Catalog::default());
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
-        let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
         let access_log = AccessLog::start(&config.log, monitor.server())?;
-        let state = Arc::new(HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log));
+        let state = HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log);
+        let state = Arc::new(state.with_prediction_log(prediction_log));
         Ok(App { config, state, data_tls, admin_tls, threads })
     }
 
@@ -293,6 +299,9 @@ impl BoundApp {
         // After the runs: what goes on after a response, such as feedback, has had its time.
         if !threads.end(TIMEOUT_OF_THREADS).await {
             tracing::warn!("a thread that serves connections could not be ended in time; the process exits anyway");
+        }
+        if let Some(prediction_log) = &state.prediction_log {
+            prediction_log.close().await;
         }
         if let Some(access_log) = &state.access_log {
             access_log.flush().await;

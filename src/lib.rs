@@ -76,6 +76,7 @@
 //! | [`deploy`] | deployments and their journal; loads and retires versions | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
+//! | [`prediction_log`] | a sample of the requests, with their predictions and later truths, as Parquet files | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`openapi`] | the OpenAPI documents of both listeners, made from the types of `api` and the served models | HTTP |
 //! | [`grpc`] | the Open Inference Protocol over gRPC: messages, framing, error → status | HTTP |
@@ -143,6 +144,7 @@ pub mod model;
 pub mod monitor;
 pub mod openapi;
 pub mod pipeline;
+pub mod prediction_log;
 pub mod registry;
 pub mod repository;
 pub mod serve;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::logged_instances::LogWindow;
 use crate::error::{Result, SetupError};
 use crate::repository::{FileKind, START_BYTES};
 
@@ -37,6 +38,8 @@ pub struct DataFile {
     pub delimiter: Option<Delimiter>,
     /// Columns of a table that are not features, such as the label or an id.
     pub ignored_columns: Vec<String>,
+    /// Times of the rows that are used of a prediction log.
+    pub window: LogWindow,
 }
 
 /// The character between the cells of a row.

@@ -9,6 +9,7 @@ use super::data_file::{DataFile, DataFormat, Delimiter, data_format, open_text};
 use super::delimited_table;
 use super::image_folder::ImageFolder;
 use super::json_lines::{LabelMember, json_lines};
+use super::logged_instances::LoggedInstances;
 use super::numpy_rows::NumpyRows;
 use super::parquet_file;
 use super::row::{CellRows, Place, Row, Rows};
@@ -32,6 +33,7 @@ enum Content {
     Table(Table),
     Arrays(NumpyRows),
     Images(ImageFolder),
+    Log(LoggedInstances),
 }
 
 /// A table whose rows become instances.
@@ -80,6 +82,11 @@ impl Source {
         }
         let form = RowForm::Object;
         let source = |content| Source { path: path.clone(), content, form };
+        if format == DataFormat::ImageFolder
+            && let Some(log) = LoggedInstances::find(&path, data.window)?
+        {
+            return Ok(source(Content::Log(log)));
+        }
         match (file, format) {
             (Some(file), _) => source(Content::Table(Table::open(file, data, label, opened)?)).in_form(opened, session),
             (None, DataFormat::NumPy) => {
@@ -146,7 +153,7 @@ impl Source {
         let in_order = match &self.content {
             Content::Table(table) => table.columns.in_the_order_of_the_file(self.form),
             Content::Images(images) => return images.remark().into_iter().collect(),
-            Content::JsonLines(_) | Content::Arrays(_) => None,
+            Content::JsonLines(_) | Content::Log(_) | Content::Arrays(_) => None,
         };
         let remark = |columns: &[String]| {
             format!(
@@ -164,7 +171,7 @@ impl Source {
         match &self.content {
             Content::Arrays(arrays) => Ok(arrays.count()),
             Content::Images(images) => Ok(images.count()),
-            Content::JsonLines(_) | Content::Table(_) => {
+            Content::JsonLines(_) | Content::Table(_) | Content::Log(_) => {
                 self.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))
             }
         }
@@ -176,6 +183,7 @@ impl Source {
             Content::JsonLines(label) => json_lines(&self.path, label),
             Content::Arrays(arrays) => Ok(arrays.rows(self.form == RowForm::Object)),
             Content::Images(images) => Ok(images.rows()),
+            Content::Log(log) => Ok(log.rows()),
             Content::Table(table) => {
                 let form = self.form;
                 let rows = table.rows(&self.path, form)?;

@@ -9,8 +9,8 @@
 //!   makes examples.
 //! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
 //!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
-//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, `json_lines.rs` JSON, and
-//!   `image_folder.rs` images.
+//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, `json_lines.rs` JSON, `image_folder.rs`
+//!   images, and `logged_instances.rs` the instances in a prediction log.
 //! - `row_texts.rs` reads the same data as JSON texts, for `leeway predict`, which may know the model only by its server.
 
 mod add;
@@ -24,6 +24,7 @@ mod image_folder;
 mod init;
 mod json_lines;
 mod labelled_rows;
+mod logged_instances;
 mod numpy_array;
 mod numpy_rows;
 mod parquet_file;
@@ -42,6 +43,8 @@ pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, n
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::init::{Draft, ModelToMake, Tools, draft};
 pub use self::labelled_rows::LabelledData;
+pub use self::logged_instances::LogWindow;
+pub use self::record_batches::guarded;
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
 pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};

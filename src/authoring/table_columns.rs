@@ -61,13 +61,14 @@ pub(super) fn table_columns(data: &DataFile) -> Result<Option<Vec<TableColumn>>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authoring::logged_instances::LogWindow;
 
     fn columns(text: &str, ignored: &[&str]) -> Result<Option<Vec<TableColumn>>, SetupError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("train.csv");
         std::fs::write(&path, text).unwrap();
         let ignored_columns = ignored.iter().map(|name| (*name).to_owned()).collect();
-        table_columns(&DataFile { path, delimiter: None, ignored_columns })
+        table_columns(&DataFile { path, delimiter: None, ignored_columns, window: LogWindow::default() })
     }
 
     #[test]

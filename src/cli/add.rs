@@ -13,7 +13,7 @@ use super::findings::write_findings;
 use super::settings::RepositoryArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{Added, Addition, DataFile, Delimiter, NewFiles, RecordedFrom, add};
+use crate::authoring::{Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, add};
 use crate::identity::Version;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
@@ -140,7 +140,8 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
-    let data_file = |path| DataFile { path, delimiter, ignored_columns: ignored_columns.clone() };
+    let data_file =
+        |path| DataFile { path, delimiter, ignored_columns: ignored_columns.clone(), window: LogWindow::default() };
     let (golden, rows) = match &args.golden_label_column {
         Some(_) => (None, args.golden),
         None => (args.golden, args.record_golden),

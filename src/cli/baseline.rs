@@ -9,6 +9,8 @@ use clap::Args;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use super::clean_up::clean_up_at_signals;
+use super::log::without_path;
+use super::log_window::LogWindowArgs;
 use super::settings::{RepositoryArgs, one_thread};
 use super::terminal;
 use crate::authoring::{BaselineData, DataFile, Delimiter, LabelledData, Progress, add_baseline};
@@ -29,8 +31,16 @@ pub(super) struct BaselineArgs {
     version: Version,
 
     /// Training data: CSV, Parquet, Arrow, NumPy (.npy, .npz), one JSON instance per line, or a folder of images
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_log")]
+    data: Option<PathBuf>,
+
+    /// Logged instances of the model instead of training data, from the folder of the prediction log [default:
+    /// prediction_log.path]
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true, conflicts_with = "data")]
+    from_log: Option<Option<PathBuf>>,
+
+    #[command(flatten)]
+    window: LogWindowArgs,
 
     #[command(flatten)]
     labels: LabelArgs,
@@ -93,7 +103,16 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
 
     let engine = OnnxRuntime::configured(&config)?;
-    let data = DataFile { path: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
+    let window = args.window.window()?;
+    let path = match (args.data, args.from_log) {
+        (Some(_), _) if args.window.is_given() => bail!("--since and --until need --from-log"),
+        (Some(data), _) => data,
+        (None, from_log) => {
+            let log = from_log.flatten().or(config.prediction_log.path).ok_or_else(without_path)?;
+            log.join(name.as_str())
+        }
+    };
+    let data = DataFile { path, delimiter: args.delimiter, ignored_columns: args.ignore_column, window };
     let data = args.labels.with(data);
     let bar = ProgressBar::new();
     let (manifest, baseline, remarks) =

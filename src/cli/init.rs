@@ -13,7 +13,7 @@ use super::first_request::{curl, curl_of_image, model_url};
 use super::settings::SettingsArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{DataFile, Delimiter, Draft, ModelToMake, Tools, draft};
+use crate::authoring::{DataFile, Delimiter, Draft, LogWindow, ModelToMake, Tools, draft};
 use crate::config::Config;
 use crate::identity::ModelName;
 use crate::model::onnx::OnnxRuntime;
@@ -54,7 +54,8 @@ pub(super) fn run(args: InitArgs, stages: &Stages) -> Result<()> {
     let InitArgs { model, name, data, delimiter, ignore_column, print, settings } = args;
     let models = settings.models.clone();
     let config = settings.load()?;
-    let training_data = data.map(|path| DataFile { path, delimiter, ignored_columns: ignore_column });
+    let training_data =
+        data.map(|path| DataFile { path, delimiter, ignored_columns: ignore_column, window: LogWindow::default() });
     let temporary = print.then(tempfile::tempdir).transpose().context("no temporary folder could be made")?;
     let repository = temporary.as_ref().map_or(&*config.repository.path, |folder| folder.path());
     clean_up_at_signals(repository)?;

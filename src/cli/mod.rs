@@ -21,6 +21,8 @@ mod history;
 mod init;
 mod key;
 mod load;
+mod log;
+mod log_window;
 mod logging;
 mod man;
 mod metrics_text;
@@ -136,7 +138,8 @@ nothing behind. The version is never changed afterwards.
 Training data go through the version's own pipeline, as requests do, so that both can be compared. A baseline is part \
 of its version: once the version has had traffic, add a new version with `leeway add --baseline-data`.
 
-    leeway baseline digits 3 --data train.csv --ignore-column digit")]
+    leeway baseline digits 3 --data train.csv --ignore-column digit
+    leeway baseline digits 3 --from-log --since 7d")]
     Baseline(Box<baseline::BaselineArgs>),
     /// Hash every file of the repository and compare it with its manifest
     Verify(RepositoryArgs),
@@ -200,6 +203,15 @@ server ends with the demo, and its files are removed.")]
     Demo(demo::DemoArgs),
     /// Show how right the predictions were, as far as feedback has reported their true outcomes
     Outcomes(outcomes::OutcomesArgs),
+    /// Print the logged predictions of a model, with their truths
+    #[command(after_help = "\
+Reads the files of the prediction log ([prediction_log] in the configuration), also while a server writes them. \
+Truths that feedback has reported are beside their predictions.
+
+    leeway log digits --since 24h | head
+    leeway log digits --count
+    leeway log digits --path /var/log/leeway --format csv > digits.csv")]
+    Log(log::LogArgs),
     /// Make a running server sync with its repository now
     Reload(servers::ServerArgs),
     /// Make a random API key for a client, and print its entry in the configuration
@@ -269,6 +281,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Drift(args)) => drift::run(args),
         Some(Command::Demo(args)) => demo::run(args, stages),
         Some(Command::Outcomes(args)) => outcomes::run(args),
+        Some(Command::Log(args)) => log::run(args),
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Key(args)) => key::run(&args),
         Some(Command::Health(args)) => health::run(args),

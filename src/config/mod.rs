@@ -20,6 +20,7 @@ mod model;
 mod monitoring;
 mod onnxruntime_library;
 mod path_prefix;
+mod prediction_log;
 mod repository;
 mod route;
 mod sources;
@@ -54,6 +55,7 @@ pub use self::monitoring::{
 };
 pub use self::onnxruntime_library::LibraryCandidate;
 pub use self::path_prefix::PathPrefix;
+pub use self::prediction_log::{ModelPredictionLogConfig, PredictionLogConfig};
 pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
 pub use self::route::Route;
 pub(crate) use self::sources::toml_problem;
@@ -81,6 +83,8 @@ pub struct Config {
     pub monitoring: ServerMonitoringConfig,
     /// Limits of the feedback that is accepted.
     pub feedback: FeedbackConfig,
+    /// Log of a sample of the predictions.
+    pub prediction_log: PredictionLogConfig,
     /// Location of the ONNX Runtime library.
     pub onnxruntime: OnnxRuntimeConfig,
     /// Content and format of the log.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, ChainAnswer, StepConfig};
-use super::{Count, MonitoringConfig, available_cores, budget, sources};
+use super::{Count, ModelPredictionLogConfig, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
 use crate::tensor::RowDimension;
@@ -47,6 +47,9 @@ pub struct ModelConfig {
     /// Monitoring of the model's requests.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
+    /// Log of the model's predictions.
+    #[serde(default, skip_serializing_if = "ModelPredictionLogConfig::is_default")]
+    pub prediction_log: ModelPredictionLogConfig,
 }
 
 /// A stage of the pipeline: its kind, and the settings of that kind. The default is no stage.
@@ -241,6 +244,7 @@ impl ModelConfig {
             .validate()
             .and_then(|()| config.model.validate())
             .and_then(|()| config.monitoring.validate())
+            .and_then(|()| config.prediction_log.validate())
             .map_err(|message| SetupError::Config(format!("{}: {message}", path.display())))?;
         Ok(config)
     }

@@ -98,6 +98,7 @@ impl Config {
             ("http", "api_keys"),
             ("http", "api_keys_file"),
             ("feedback", "key"),
+            ("prediction_log", "path"),
             ("loading", "trial_memory_mb"),
             ("loading", "cache"),
             ("health", "stuck_after_ms"),
@@ -145,7 +146,7 @@ impl Config {
         }
         let problem = self.monitoring.problem().or_else(|| self.feedback.problem());
         let problem = problem.or_else(|| self.http.problem()).or_else(|| self.admin.tls.problem("admin"));
-        let problem = problem.or_else(|| self.log.problem());
+        let problem = problem.or_else(|| self.log.problem()).or_else(|| self.prediction_log.problem());
         if let Some(problem) = problem {
             return Err(SetupError::Config(problem));
         }

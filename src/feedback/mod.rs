@@ -1,5 +1,6 @@
 //! Feedback: the true outcomes of predictions, reported by callers and joined with the predictions.
 //!
+//! - `accepted.rs` is the receiver of accepted feedback, such as the prediction log.
 //! - `batch.rs` reads feedback from JSON, with limits.
 //! - `prediction_id.rs`: the signed id that every prediction has. It contains the prediction, so nothing is stored.
 //! - `label.rs` finds the class that a label means.
@@ -7,6 +8,7 @@
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only.
 //! - `mod.rs` judges each item (without a clock or a lock), and adds joined items to the version's outcomes.
 
+mod accepted;
 mod batch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+pub use self::accepted::{AcceptedOutcome, OutcomeLog};
 use self::batch::{Amount, Item, Text};
 pub use self::batch::{Batch, MAX_ITEMS};
 use self::label::class_of;
@@ -54,6 +57,8 @@ pub struct Feedback {
     correction_window: Duration,
     /// Limits the number of requests whose feedback is recorded and joined at one time.
     taking: Arc<Semaphore>,
+    /// Receiver of accepted feedback, if there is one.
+    log: Option<Arc<dyn OutcomeLog>>,
 }
 
 impl Feedback {
@@ -65,7 +70,17 @@ impl Feedback {
         };
         let (max_delay, correction_window) = (config.max_delay(), config.correction_window());
         let taking = Arc::new(Semaphore::new(TAKEN_AT_ONE_TIME));
-        Ok(Feedback { signer, ledger, max_delay, correction_window, taking })
+        Ok(Feedback { signer, ledger, max_delay, correction_window, taking, log: None })
+    }
+
+    /// Passes accepted feedback on to this receiver.
+    pub fn with_log(self, log: Option<Arc<dyn OutcomeLog>>) -> Feedback {
+        Feedback { log, ..self }
+    }
+
+    /// Returns the signer of prediction ids.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// Returns the signed id of a prediction.
@@ -124,7 +139,7 @@ impl Feedback {
         let mut taken = Taken::default();
         for (index, judged) in judged.into_iter().enumerate() {
             let (result, detail) = match judged {
-                Ok(joinable) => joinable.join(&mut recorded),
+                Ok(joinable) => joinable.join(&mut recorded, self.log.as_deref()),
                 Err(Refused(result, detail)) => (result, detail),
             };
             *taken.results.entry(result).or_default() += 1;
@@ -187,7 +202,7 @@ impl Feedback {
         if parts.is_empty() {
             return Err(invalid("the item is empty; send label, value or metrics".to_owned()));
         }
-        Ok(Joinable { version: Arc::clone(version), parts })
+        Ok(Joinable { version: Arc::clone(version), prediction: id, at: now, parts })
     }
 }
 
@@ -206,6 +221,9 @@ fn invalid(why: String) -> Refused {
 #[derive(Debug)]
 struct Joinable {
     version: Arc<ServedVersion>,
+    prediction: PredictionId,
+    /// Time of the feedback, since 1970.
+    at: Duration,
     parts: Vec<Part>,
 }
 
@@ -225,12 +243,24 @@ enum Said {
 impl Joinable {
     /// Adds new statements to the outcomes of the version, and corrects replaced ones. `recorded` has the result of
     /// each part, in order.
-    fn join(self, recorded: &mut impl Iterator<Item = Recorded>) -> (FeedbackResult, String) {
-        let Joinable { version, parts } = self;
+    fn join(
+        self,
+        recorded: &mut impl Iterator<Item = Recorded>,
+        log: Option<&dyn OutcomeLog>,
+    ) -> (FeedbackResult, String) {
+        let Joinable { version, prediction, at, parts } = self;
+        let mut accepted = Vec::new();
         let (mut is_new, mut is_corrected, mut differs) = (false, false, false);
         version.recorder.outcomes(|outcomes| {
             for Part { said, .. } in parts {
-                match (recorded.next().unwrap_or(Recorded::Same), said) {
+                let recorded = recorded.next().unwrap_or(Recorded::Same);
+                if log.is_some() && matches!(recorded, Recorded::First | Recorded::Replaced { .. }) {
+                    accepted.push(match &said {
+                        Said::Truth(_, truth, _) => AcceptedOutcome::truth(prediction, at, truth),
+                        Said::Business(name, _, amount) => AcceptedOutcome::business(prediction, at, name, *amount),
+                    });
+                }
+                match (recorded, said) {
                     (Recorded::Same, _) => {}
                     (Recorded::Differs, _) => differs = true,
                     (Recorded::First, said) => {
@@ -258,6 +288,10 @@ impl Joinable {
                 }
             }
         });
+        // Passed on without the lock of the outcomes.
+        if let Some(log) = log {
+            accepted.into_iter().for_each(|outcome| log.accepted(&version, outcome));
+        }
         match (is_new, is_corrected, differs) {
             (true, _, _) => (FeedbackResult::Joined, String::new()),
             (false, true, _) => (FeedbackResult::Corrected, String::new()),

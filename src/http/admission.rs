@@ -138,6 +138,7 @@ fn admit(
         media_type: media_type.as_deref().filter(|_| rows.is_none()),
         origin: origin(&head.headers)?,
         notes: context.notes.as_ref(),
+        to_log: context.to_log(state.prediction_log.as_ref(), context.unique),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::activity::AboveLimit;
 use crate::error::{Error, OperatorError, Result};
 use crate::monitor::Delivery;
+use crate::prediction_log::{PredictionLog, RequestToLog};
 use crate::serve::RequestNotes;
 
 /// Context of a request for the handlers.
@@ -39,6 +40,11 @@ impl RequestContext {
     /// Returns the context of a request.
     pub(super) fn of(head: &Parts) -> Result<&RequestContext> {
         head.extensions.get().ok_or_else(|| Error::internal("a request without context"))
+    }
+
+    /// Returns the request as the prediction log knows it, if there is one. `unique` is the id of its predictions.
+    pub(super) fn to_log<'a>(&'a self, log: Option<&'a Arc<PredictionLog>>, unique: Uuid) -> Option<RequestToLog<'a>> {
+        Some(RequestToLog { log: log?, unique, request_id: self.id.to_str().unwrap_or_default() })
     }
 
     /// Refuses a request on a connection above the limit.

@@ -99,6 +99,7 @@ use crate::config::{Config, CorsConfig, HealthConfig, PathPrefix, Route, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
 use crate::monitor::Monitor;
+use crate::prediction_log::PredictionLog;
 use crate::registry::Catalog;
 
 /// State that the handlers share.
@@ -134,6 +135,8 @@ pub struct HttpState {
     pub logs_traces: bool,
     /// The access log, if it is on.
     pub access_log: Option<Arc<AccessLog>>,
+    /// The prediction log, if it is on.
+    pub prediction_log: Option<Arc<PredictionLog>>,
     /// API keys of the data listener, if any are configured.
     pub api_keys: Option<Arc<ApiKeys>>,
     /// Web pages that may send requests to the data listener.
@@ -186,6 +189,7 @@ impl HttpState {
             metrics_for_clients: config.metrics,
             logs_traces: log.traceparent,
             access_log,
+            prediction_log: None,
             api_keys,
             compression: config.compression,
             compression_cost: StageCost::default(),
@@ -196,6 +200,11 @@ impl HttpState {
             documents: Documents::default(),
             decompression_cost: StageCost::default(),
         }
+    }
+
+    /// Logs predictions.
+    pub fn with_prediction_log(self, prediction_log: Option<Arc<PredictionLog>>) -> HttpState {
+        HttpState { prediction_log, ..self }
     }
 }
 

@@ -162,7 +162,8 @@ impl Line {
         }
         let from_nothing = y0 / x0;
         let a = if xx > 0.0 { (xy / xx).clamp(0.0, from_nothing) } else { from_nothing };
-        Line { a, b: y0 - a * x0 }
+        // The difference may be a little below 0 by rounding.
+        Line { a, b: (y0 - a * x0).max(0.0) }
     }
 
     /// Duration of a run of this many rows.
@@ -231,6 +232,15 @@ mod tests {
         // The durations return to their earlier values.
         learn(&mut service, &before, &[32; 7]);
         assert!(near(service.tail(32), before(32), 0.05));
+    }
+
+    /// y₀ − (y₀ / x₀) · x₀ is not exactly 0, and no run takes less than no time.
+    #[test]
+    fn a_line_through_one_point_begins_at_no_time() {
+        for (rows, us) in (1..200).flat_map(|rows| (1..200).map(move |us| (rows, us))) {
+            let line = Line::through((f64::from(rows), f64::from(us) / 1e6), std::iter::empty());
+            assert!(line.b >= 0.0 && line.b < 1e-12, "{rows} rows, {us} us: {line:?}");
+        }
     }
 
     #[test]

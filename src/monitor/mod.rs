@@ -2,7 +2,7 @@
 //!
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
 //!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`,
-//!   `server_recorder.rs`. `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`,
+//!   `prediction_log_metrics.rs`, `server_recorder.rs`. `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`,
 //!   and `text.rs` the text format.
 //! - The request path records through `version_recorder.rs` and through the guards in `requests.rs`. Both add to cells
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
@@ -44,6 +44,7 @@ mod monitored_features;
 mod outcome_metrics;
 mod outcomes;
 mod overload;
+mod prediction_log_metrics;
 mod principal_components;
 mod projection;
 mod quantile_edges;
@@ -87,6 +88,7 @@ pub use self::monitored_features::MonitoringSpec;
 pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
 use self::overload::OverloadWatches;
+pub use self::prediction_log_metrics::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder};
 pub use self::projection::{ProjectedInput, Projection};
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
 pub use self::requests::{Delivery, RequestGuard};

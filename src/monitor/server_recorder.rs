@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::labels::FeedbackResult;
 use super::metric_family::{Family, counter, gauge};
+use super::prediction_log_metrics::PredictionLogRecorder;
 use crate::budget::MemoryBudget;
 use crate::error::{Error, OperatorError};
 
@@ -25,6 +26,7 @@ pub struct ServerRecorder {
     ready: AtomicU64,
     serves_models: AtomicU64,
     body_memory: OnceLock<MemoryBudget>,
+    prediction_log: PredictionLogRecorder,
     /// Numbers of requests by the name of their API key. Only a change of the keys takes the lock.
     api_keys: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     /// Recorders of the listeners with TLS, by the name of their section in the configuration.
@@ -196,6 +198,11 @@ impl ServerRecorder {
     /// Returns the recorder of a listener with TLS.
     pub fn record_tls(&self, listener: &'static str) -> Arc<TlsRecorder> {
         Arc::clone(self.tls.lock().entry(listener).or_default())
+    }
+
+    /// Returns the recorder of the prediction log.
+    pub fn prediction_log(&self) -> &PredictionLogRecorder {
+        &self.prediction_log
     }
 
     /// Sets the gauge of the server's readiness for new requests.

@@ -9,6 +9,7 @@ use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
+use crate::prediction_log::{RequestToLog, SampledRequest};
 use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
 /// Content of the head of a request.
@@ -30,6 +31,8 @@ pub struct Head<'a> {
     pub origin: RequestOrigin,
     /// Notes for the access log, if it is on.
     pub notes: Option<&'a Arc<RequestNotes>>,
+    /// The request as the prediction log knows it, if the log is on.
+    pub to_log: Option<RequestToLog<'a>>,
 }
 
 /// Origin of a request.
@@ -67,6 +70,8 @@ pub struct Admitted {
     media_type: Option<&'static str>,
     pub(super) origin: RequestOrigin,
     pub(super) notes: Option<Arc<RequestNotes>>,
+    /// The request, if it will be logged.
+    pub(super) sampled: Option<Arc<SampledRequest>>,
 }
 
 /// Finds the version for a request and divides its time. Refuses a request that cannot be answered in time, without
@@ -82,8 +87,13 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     };
     let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
-    let Head { priority, read_at, origin, notes, .. } = head;
-    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, notes: notes.cloned() };
+    let Head { priority, read_at, origin, notes, to_log, .. } = head;
+    let sampled = match origin {
+        RequestOrigin::Real => to_log.and_then(|request| request.sampled(&version)),
+        RequestOrigin::Synthetic => None,
+    };
+    let notes = notes.cloned();
+    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, notes, sampled };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),

@@ -25,6 +25,7 @@ use crate::pipeline::chain::{
     ChainInstances, FinishedStep, chain_predictions, count_of, has_instances, instances_of_step,
 };
 use crate::pipeline::{Pipeline, Prediction, Prepared, instances_of};
+use crate::prediction_log::SampledRequest;
 use crate::registry::{ChainInterface, ServedChain, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
 
@@ -100,7 +101,7 @@ impl Admitted {
         }
 
         let RunningChain { version, steps, done, request, .. } = running;
-        let request_origin = self.origin;
+        let (request_origin, sampled) = (self.origin, self.sampled.clone());
         let answer = move |_| {
             let chain = version.chain().ok_or_else(not_a_chain)?;
             let predictions = chain_predictions(chain, done, count)?;
@@ -108,12 +109,11 @@ impl Admitted {
             let encoded = encode(Output::Predictions { predictions: &predictions, made_by }, form, &version)?;
             // The predictions are monitored in the versions that made them.
             let features = Features::with_rows(count);
+            log(sampled.as_deref(), &request, &features, &predictions, made_by);
             request_origin.observe(&version, features, predictions.iter().map(|_| Observation::Nothing));
             Ok(encoded)
         };
-        let encoded = clock.run(Stage::Postprocess, (&served.costs.postprocess, count), threads, answer).await;
-        drop(request);
-        encoded
+        clock.run(Stage::Postprocess, (&served.costs.postprocess, count), threads, answer).await
     }
 }
 
@@ -195,6 +195,19 @@ impl RunningChain {
         let cost = (&pipeline.costs.postprocess, elements);
         let predictions = clock.run(Stage::Postprocess, cost, threads, postprocess).await?;
         Ok(FinishedStep { instances, predictions: Arc::new(predictions), rows: step_rows })
+    }
+}
+
+/// Logs an answered request, if it belongs to the sample.
+fn log(
+    sampled: Option<&SampledRequest>,
+    request: &RawValue,
+    features: &Features,
+    predictions: &[Prediction],
+    made_by: &ServedVersion,
+) {
+    if let Some(sampled) = sampled {
+        sampled.answered(sampled.instances(request.get(), predictions.len()), features, predictions, made_by);
     }
 }
 

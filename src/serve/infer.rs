@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use super::admit::Admitted;
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
@@ -17,6 +19,7 @@ use crate::feature::{Features, Observation};
 use crate::model::Priority;
 use crate::monitor::Delivery;
 use crate::pipeline::{Origin, Pipeline, Prediction, PredictionKind, Prepared, embeddings, instances_of};
+use crate::prediction_log::{LoggedInstances, SampledRequest};
 use crate::registry::{ServedPipeline, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
@@ -59,6 +62,8 @@ struct PreparedRequest {
     priority: Option<Priority>,
     /// Memory of decoded elements, held until the answer is encoded.
     held: Option<HeldBytes>,
+    /// The instances, if the request is logged.
+    logged: LoggedInstances,
 }
 
 impl Admitted {
@@ -106,12 +111,12 @@ impl Admitted {
     ) -> Result<T> {
         let request = clock.receive(request).await?;
 
-        let (version, size) = (Arc::clone(&self.version), request.size());
-        let preprocess = move |deadline| request.decode(|input| prepare(&version, input, deadline));
+        let (version, size, sampled) = (Arc::clone(&self.version), request.size(), self.sampled.clone());
+        let preprocess = move |deadline| request.decode(|input| prepare(&version, input, sampled.as_deref(), deadline));
         let (request, form) = clock.run(Stage::Preprocess, (&costs.preprocess, size), threads, preprocess).await?;
 
-        let PreparedRequest { prepared: Prepared { inputs, mut features, origin }, asked, timeout, priority, held } =
-            request;
+        let PreparedRequest { prepared, asked, timeout, priority, held, logged } = request;
+        let Prepared { inputs, mut features, origin } = prepared;
         if let Some(timeout) = timeout {
             clock.end_within(timeout);
         }
@@ -125,12 +130,15 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let request_origin = self.origin;
+        let (request_origin, sampled) = (self.origin, self.sampled.clone());
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
                 let encoded =
                     encode(Output::Predictions { predictions: &predictions, made_by: &version }, form, &version)?;
+                if let Some(sampled) = sampled {
+                    sampled.answered(logged, &features, &predictions, &version);
+                }
                 if version.recorder.monitors_embeddings() {
                     features.embeddings = embeddings(&predictions);
                 }
@@ -153,23 +161,49 @@ impl Admitted {
 }
 
 /// Turns the input of a request into the inputs of the model.
-fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Result<PreparedRequest> {
+fn prepare(
+    version: &ServedVersion,
+    input: Input<'_>,
+    sampled: Option<&SampledRequest>,
+    deadline: Deadline,
+) -> Result<PreparedRequest> {
     let pipeline = pipeline_of(version)?;
+    let mut logged = LoggedInstances::Off;
+    let mut log = |instances: &RawValue, prepared: &Prepared| {
+        if let Some(sampled) = sampled {
+            logged = sampled.instances(instances.get(), prepared.inputs.rows());
+        }
+    };
     let prepared = match input {
-        Input::Instances { instances, .. } => pipeline.preprocessor.transform(instances, deadline)?,
+        Input::Instances { instances, .. } => {
+            let prepared = pipeline.preprocessor.transform(instances, deadline)?;
+            log(instances, &prepared);
+            prepared
+        }
         Input::Rows { rows, memory } => {
             let form = pipeline.preprocessor.instance_form();
             let instances = instances_of(&rows, form.as_ref(), version.config.model.max_instances, memory)?;
-            pipeline.preprocessor.transform(instances.json(), deadline)?
+            let prepared = pipeline.preprocessor.transform(instances.json(), deadline)?;
+            log(instances.json(), &prepared);
+            prepared
         }
-        Input::Media { media_type, bytes, .. } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
-        Input::Named(named) => return prepare_named(version, named, deadline),
+        Input::Media { media_type, bytes, .. } => {
+            let prepared = pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?;
+            logged = sampled.map_or(LoggedInstances::Off, |sampled| sampled.media(bytes));
+            prepared
+        }
+        Input::Named(named) => return prepare_named(version, named, sampled, deadline),
     };
-    Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None, held: None })
+    Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None, held: None, logged })
 }
 
 /// Turns named tensors into the inputs of the model: by themselves, or as columns of the pipeline.
-fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Deadline) -> Result<PreparedRequest> {
+fn prepare_named(
+    version: &ServedVersion,
+    named: NamedRequest<'_>,
+    sampled: Option<&SampledRequest>,
+    deadline: Deadline,
+) -> Result<PreparedRequest> {
     let NamedRequest { inputs, outputs, content, timeout, priority, memory } = named;
     let Pipeline { preprocessor, model, .. } = pipeline_of(version)?;
     let signature = model.signature();
@@ -180,12 +214,17 @@ fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Dea
         Content::ByNames => pipeline_columns::form_by_names(&inputs, signature, preprocessor.instance_form()),
     };
     let max_rows = version.config.model.max_instances;
+    let mut logged = LoggedInstances::Off;
     let (prepared, asked) = match form {
         Some(form) => {
             let columns = pipeline_columns::decoded(inputs, &form)?;
             let rows = pipeline_columns::rows_of(&columns);
             let instances = instances_of(&rows, Some(&form), max_rows, memory)?;
-            (preprocessor.transform(instances.json(), deadline)?, Asked::Predictions)
+            let prepared = preprocessor.transform(instances.json(), deadline)?;
+            if let Some(sampled) = sampled {
+                logged = sampled.instances(instances.json().get(), prepared.inputs.rows());
+            }
+            (prepared, Asked::Predictions)
         }
         None => {
             let inputs = inputs_of(inputs, signature, max_rows)?;
@@ -197,7 +236,7 @@ fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Dea
             (Prepared { features, inputs, origin: Origin::Unknown }, asked)
         }
     };
-    Ok(PreparedRequest { prepared, asked, timeout, priority, held })
+    Ok(PreparedRequest { prepared, asked, timeout, priority, held, logged })
 }
 
 fn without_columns() -> Error {

@@ -138,8 +138,8 @@ fn the_manifests_give_the_server_the_time_that_it_takes() {
     let spec = yaml("deploy/kubernetes/base/deployment.yaml")["spec"]["template"]["spec"].clone();
     let container = &spec["containers"][0];
     let sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_f64().unwrap();
-    // Two seconds for ending runs that no request waits for any more.
-    assert!(spec["terminationGracePeriodSeconds"].as_f64().unwrap() >= sleep + stopping + 2.0);
+    // Two seconds for ending runs that no request waits for any more, and five for the last files of the prediction log.
+    assert!(spec["terminationGracePeriodSeconds"].as_f64().unwrap() >= sleep + stopping + 7.0);
     // The probes notice the state within the delay.
     let readiness = &container["readinessProbe"];
     let noticed = readiness["periodSeconds"].as_f64().unwrap() * readiness["failureThreshold"].as_f64().unwrap();
@@ -153,9 +153,9 @@ fn the_manifests_give_the_server_the_time_that_it_takes() {
 
     let unit = read("deploy/systemd/leeway@.service");
     let stop: f64 = unit.split("\nTimeoutStopSec=").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
-    assert!(stop >= stopping + 2.0);
+    assert!(stop >= stopping + 7.0);
     let grace = yaml("deploy/compose.yaml")["services"]["leeway-1"]["stop_grace_period"].clone();
-    assert!(grace.as_str().unwrap().trim_end_matches('s').parse::<f64>().unwrap() >= stopping + 2.0);
+    assert!(grace.as_str().unwrap().trim_end_matches('s').parse::<f64>().unwrap() >= stopping + 7.0);
 
     let nginx = read("deploy/nginx/leeway.conf");
     let idle: u64 = nginx.split("keepalive_timeout ").nth(2).unwrap().split("s;").next().unwrap().parse().unwrap();

@@ -19,7 +19,7 @@ fn read(path: &str) -> String {
 }
 
 /// Returns the fenced blocks that follow `<!-- marker -->`.
-fn blocks_after(text: &str, marker: &str) -> Vec<String> {
+pub(crate) fn blocks_after(text: &str, marker: &str) -> Vec<String> {
     let marker = format!("<!-- {marker} -->");
     let block = |after: &str| {
         // Blocks within a list are indented as a whole.
@@ -510,7 +510,7 @@ fn the_configuration_reference_has_every_key_and_its_default() {
     // The keys of model.toml, from the message that lists them.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.toml");
-    for (section, count) in [("model", 10), ("budget", 6), ("monitoring", 3)] {
+    for (section, count) in [("model", 10), ("budget", 6), ("monitoring", 3), ("prediction_log", 3)] {
         std::fs::write(&path, format!("{TENSOR_STAGES}[{section}]\nx = 1\n")).unwrap();
         let message = ModelConfig::read(&path).unwrap_err().to_string();
         let keys: Vec<&str> = message.split_once("allowed here: ").unwrap().1.split(", ").collect();

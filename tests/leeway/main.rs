@@ -57,6 +57,8 @@ mod openapi;
 mod overload;
 
 mod predict;
+mod prediction_log;
+mod prediction_log_readers;
 mod prometheus;
 mod protocol_buffers;
 mod proxies;

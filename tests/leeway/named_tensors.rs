@@ -68,6 +68,7 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
         media_type: None,
         origin: RequestOrigin::Real,
         notes: None,
+        to_log: None,
     };
     let admitted = serve::admit(app.catalog(), head).unwrap();
     let threads = BlockingThreads::new(2.try_into().unwrap());

@@ -213,6 +213,7 @@ impl Predictor for InProcess {
             media_type: None,
             origin: RequestOrigin::Real,
             notes: None,
+            to_log: None,
         };
         let body = Body { text: body.to_owned(), memory: self.memory.clone() };
         let encode = |output: Output<'_>, (), _: &ServedVersion| {

@@ -93,6 +93,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
         media_type: None,
         origin: origin(&call.headers)?,
         notes: call.context.notes.as_ref(),
+        to_log: call.context.to_log(state.prediction_log.as_ref(), unique),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
