@@ -3,7 +3,7 @@
 //!     make bench-monitoring
 //!
 //! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the
-//!    load generator oha.
+//!    load generator oha; and in the same way with a prediction log of a tenth of the requests and without.
 //! 2. P50, P95 and P99 of `/metrics` compared with oha's, under steady load.
 //!
 //! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration.
@@ -102,12 +102,19 @@ fn metric(program: &Server, series: &str) -> f64 {
 
 fn costs(models: &Path, rounds: usize, seconds: u64) {
     let wide = wide_row(&mut fastrand::Rng::with_seed(2));
-    let [off, on] =
-        ["false", "true"].map(|enabled| Server::measured(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]));
+    let log = tempfile::tempdir_in(workshop()).unwrap();
+    let logs =
+        [("LEEWAY_PREDICTION_LOG__PATH", log.path().to_str().unwrap()), ("LEEWAY_PREDICTION_LOG__SAMPLE", "0.1")];
+    let monitored = |enabled| Server::measured(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]);
+    let (off, on, logging) = (monitored("false"), monitored("true"), Server::measured(models, &logs));
+    for (model, series) in [("digits", "2"), ("wide", "1")] {
+        let series = format!("leeway_monitoring_memory_bytes{{model=\"{model}\",version=\"{series}\"}}");
+        println!("{series} {:.1} MB", metric(&on, &series) / 1e6);
+    }
     println!("\nThroughput, one row a request: {rounds} rounds of {seconds} s each, alternating; medians\n");
     println!(
-        "| features | connections | off, requests/s | on, requests/s | on ÷ off within a round | the server's CPU time a \
-         request, off ÷ on |\n|---|---|---|---|---|---|"
+        "| features | connections | on | without, requests/s | with, requests/s | with ÷ without within a round | the \
+         server's CPU time a request, without ÷ with |\n|---|---|---|---|---|---|---|"
     );
     for (model, features, instance) in
         [("digits", 64, held_out("digits")["instances"][0].clone()), ("wide", 512, json!(wide))]
@@ -123,15 +130,17 @@ fn costs(models: &Path, rounds: usize, seconds: u64) {
                 let summary = summarize(&url, &body, load, Duration::from_secs(seconds)).all_good();
                 (summary.per_second, (cpu() - before) / summary.good() as f64)
             };
-            in_turn(1, || measure(&off, 1), || measure(&on, 1));
-            let measured = in_turn(rounds, || measure(&off, seconds), || measure(&on, seconds));
-            println!(
-                "| {features} | {connections} | {:.0} | {:.0} | {:.3} | {:.3} |",
-                median(measured.iter().map(|(off, _)| off.0)),
-                median(measured.iter().map(|(_, on)| on.0)),
-                Spread::of(measured.iter().map(|(off, on)| on.0 / off.0)),
-                median(measured.iter().map(|(off, on)| off.1 / on.1))
-            );
+            for (what, without, with) in [("monitoring", &off, &on), ("prediction log", &on, &logging)] {
+                in_turn(1, || measure(without, 1), || measure(with, 1));
+                let measured = in_turn(rounds, || measure(without, seconds), || measure(with, seconds));
+                println!(
+                    "| {features} | {connections} | {what} | {:.0} | {:.0} | {:.3} | {:.3} |",
+                    median(measured.iter().map(|(without, _)| without.0)),
+                    median(measured.iter().map(|(_, with)| with.0)),
+                    Spread::of(measured.iter().map(|(without, with)| with.0 / without.0)),
+                    median(measured.iter().map(|(without, with)| without.1 / with.1))
+                );
+            }
         }
     }
 }
