@@ -148,6 +148,15 @@ impl Source {
         }
     }
 
+    /// Returns the columns of a table whose rows are arrays in the order of the file, because nothing says which element is
+    /// which.
+    pub(super) fn in_the_order_of_the_file(&self) -> Option<&[String]> {
+        match &self.content {
+            Content::Table(table) => table.columns.in_the_order_of_the_file(self.form),
+            _ => None,
+        }
+    }
+
     /// Returns remarks on what was assumed about the data, and on what was left out.
     pub(super) fn remarks(&self) -> Vec<String> {
         let in_order = match &self.content {

@@ -14,7 +14,7 @@ use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, LabelledBaseline, LabelledCounter, Sample};
-use crate::pipeline::{Prediction, embeddings};
+use crate::pipeline::{Prediction, PredictionKind, embeddings, some_of};
 use crate::registry::{Findings, OpenedVersion};
 
 /// Seed of the random sample of rows that decides the bins of a baseline. The same rows are drawn every time.
@@ -29,6 +29,8 @@ const BYTES_AT_ONE_TIME: usize = 16 << 20;
 /// Number of rows below which a baseline is called small. By chance alone, the PSI of a feature with ten bins is then
 /// about 0.02, a fifth of what counts as a warning.
 const FEW_ROWS: u64 = 500;
+/// Number of labelled rows below which there is a remark.
+const FEW_LABELLED_ROWS: u64 = 1_000;
 
 /// Data from which a baseline is made.
 #[derive(Debug, Clone)]
@@ -58,10 +60,44 @@ pub(super) fn make_baseline(
     progress: &dyn Fn(Progress),
 ) -> Result<(Baseline, Vec<String>), SetupError> {
     let label = labelled.as_ref().map(|labelled| &*labelled.column);
-    let (mut baseline, remarks) = distribution_of(training, label, opened, findings, progress)?;
-    let measure = |labelled: &LabelledData| quality_on(labelled, opened, findings, progress);
-    baseline.labelled = labelled.as_ref().map(measure).transpose()?;
+    if let Some(labelled) = labelled {
+        check_labelled(training, labelled, opened)?;
+    }
+    let (mut baseline, mut remarks) = distribution_of(training, label, opened, findings, progress)?;
+    if let Some(labelled) = labelled {
+        let quality = quality_on(labelled, opened, findings, progress)?;
+        remarks.extend(remark_on_few_labels(quality.rows()));
+        baseline.labelled = Some(quality);
+    }
     Ok((baseline, remarks))
+}
+
+/// Checks that labelled data fit the version and the training data, before either is run.
+fn check_labelled(
+    training: &DataFile,
+    LabelledData { data, column }: &LabelledData,
+    opened: &OpenedVersion,
+) -> Result<(), SetupError> {
+    if opened.prediction_kind() == PredictionKind::Anomaly {
+        return Err(repository(format!(
+            "the label column {column:?}: an anomaly detector has no true scores to compare with; --label-column is for \
+             classifiers and regressors"
+        )));
+    }
+    let mut session = opened.session().map_err(repository)?;
+    let labelled = Source::open(data, Some(LabelColumn::Read(column)), opened, &mut *session)?;
+    let training_source = Source::open(training, Some(LabelColumn::LeftOut(column)), opened, &mut *session)?;
+    match (training_source.in_the_order_of_the_file(), labelled.in_the_order_of_the_file()) {
+        (Some(expected), Some(found)) if expected != found => Err(repository(format!(
+            "{}: the columns are not those of {} in the same order ({}, and not {}); they are used in the order of the \
+             file",
+            data.path.display(),
+            training.path.display(),
+            some_of(found),
+            some_of(expected)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Measures the predictions for labelled rows.
@@ -84,7 +120,14 @@ fn quality_on(
         })
     };
     runner.run(&source, &mut |_| true, &|done| progress(Progress { step: "labelled", done, rows }), &mut take)?;
-    counter.finish().ok_or_else(|| repository(format!("{}: column {column:?} has no labels", data.path.display())))
+    let wrong = |problem: &str| repository(format!("{}: column {column:?} {problem}", data.path.display()));
+    match counter.finish() {
+        None => Err(wrong("has no labels")),
+        Some(LabelledBaseline::Values(values)) if !values.root_mean_squared_error.is_finite() => {
+            Err(wrong("is so far from the predictions that the squares of the errors are not finite"))
+        }
+        Some(quality) => Ok(quality),
+    }
 }
 
 /// Counts the distributions of the features of training data, and of the predictions for them. The column `label` is left
@@ -143,6 +186,16 @@ fn remark_on_few(rows: u64) -> Option<String> {
             "the baseline has only {rows} rows: by chance alone, the PSI of a numeric feature is about {:.2} (0.1 counts as \
              a shift); drift is reported less this amount, and smaller shifts are not found. 1,000 rows are enough",
             BINS_LESS_ONE / rows as f64
+        )
+    })
+}
+
+/// Returns a remark on few labelled rows.
+fn remark_on_few_labels(rows: u64) -> Option<String> {
+    (rows < FEW_LABELLED_ROWS).then(|| {
+        format!(
+            "there are only {rows} labelled rows: accuracy is estimated without labels from 100 labelled rows on, and a fall \
+             of three points can be told from chance with about {FEW_LABELLED_ROWS} or more"
         )
     })
 }

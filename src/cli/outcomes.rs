@@ -117,7 +117,7 @@ impl<'a> VersionOutcomes<'a> {
     }
 
     fn kind(&self) -> Kind {
-        let is_number = self.value("outcome_mae").is_some() || self.of("baseline_error", "measure", "mae").is_some();
+        let is_number = self.value("outcome_absolute_error_total").is_some() || self.value("outcome_mae").is_some();
         if is_number { Kind::Numbers } else { Kind::Classes }
     }
 

@@ -1,15 +1,17 @@
 //! Estimate of the accuracy of predictions without labels, from the calibration in a baseline.
 
+use std::collections::HashMap;
+
 use super::baseline::Baseline;
 use super::calibration_map::CalibrationMap;
-use super::labelled_baseline::{LabelledBaseline, LabelledClasses};
+use super::labelled_baseline::{LabelledBaseline, LabelledClasses, MIN_LABELLED_ROWS};
 
 /// The calibration of a version's confidence.
 #[derive(Debug)]
 pub(super) struct AccuracyEstimator {
     calibration: CalibrationMap,
-    /// Calibrations of single classes, by the number of the class.
-    by_class: Vec<Option<CalibrationMap>>,
+    /// Calibrations of single classes, with the number of the class, in ascending order.
+    by_class: Vec<(usize, CalibrationMap)>,
     /// Accuracy of the labelled rows of the baseline, and their number.
     accuracy: f64,
     rows: u64,
@@ -35,33 +37,37 @@ pub(super) struct ExpectedSums {
 }
 
 impl AccuracyEstimator {
-    /// Creates the estimator of a version with these classes; `None` if the baseline has no calibration.
+    /// Creates the estimator of a version with these classes, which are empty if they have no names; `None` if the baseline
+    /// has no calibration, or one of too few rows.
     pub(super) fn new(baseline: &Baseline, classes: &[String]) -> Option<AccuracyEstimator> {
         let Some(LabelledBaseline::Classes(labelled)) = &baseline.labelled else { return None };
-        let LabelledClasses { calibration, calibration_by_class, .. } = labelled;
-        // Classes without names are named by their numbers.
-        let numbered = || calibration_by_class.keys().filter_map(|class| class.parse::<usize>().ok()).max();
-        let count = if classes.is_empty() { numbered().map_or(0, |last| last + 1) } else { classes.len() };
-        let of = |class: usize| {
-            let name = classes.get(class).cloned().unwrap_or_else(|| class.to_string());
-            calibration_by_class.get(&name).cloned()
+        let LabelledClasses { calibration, calibration_by_class, rows, .. } = labelled;
+        let numbers: HashMap<&str, usize> = classes.iter().enumerate().map(|(class, name)| (&**name, class)).collect();
+        let number = |name: &String| match classes.is_empty() {
+            true => name.parse().ok(),
+            false => numbers.get(&**name).copied(),
         };
-        Some(AccuracyEstimator {
+        let mut by_class: Vec<(usize, CalibrationMap)> = calibration_by_class
+            .iter()
+            .filter_map(|(name, calibration)| Some((number(name)?, calibration.clone())))
+            .collect();
+        by_class.sort_by_key(|(class, _)| *class);
+        (*rows >= MIN_LABELLED_ROWS).then(|| AccuracyEstimator {
             calibration: calibration.clone(),
-            by_class: (0..count.min(MAX_CLASSES)).map(of).collect(),
+            by_class,
             accuracy: labelled.accuracy(),
-            rows: labelled.rows,
+            rows: *rows,
         })
     }
 
     /// Returns the probability that a prediction is right.
     pub(super) fn probability(&self, class: usize, confidence: f32) -> f64 {
-        let own = self.by_class.get(class).and_then(Option::as_ref);
-        own.unwrap_or(&self.calibration).accuracy_at(confidence)
+        let own = self.by_class.binary_search_by_key(&class, |(class, _)| *class);
+        own.map_or(&self.calibration, |found| &self.by_class[found].1).accuracy_at(confidence)
     }
 
-    /// Returns the estimate for predictions with these sums. Its standard error is that of the number of right answers
-    /// among the predictions, and of the accuracy of the labelled rows that the calibration was measured on:
+    /// Returns the estimate for predictions with these sums. Its standard error, if the predictions are like the labelled
+    /// rows, is that of the number of right answers among them, and of the accuracy of the labelled rows:
     /// √(Σ p(1 − p) / n² + a(1 − a) / m).
     pub(super) fn estimate(&self, sums: ExpectedSums) -> Option<EstimatedAccuracy> {
         let ExpectedSums { predictions, correct, variance } = sums;
@@ -70,9 +76,6 @@ impl AccuracyEstimator {
         (predictions > 0.0).then(|| EstimatedAccuracy { accuracy: correct / predictions, standard_error })
     }
 }
-
-/// Maximum number of classes with a calibration of their own.
-const MAX_CLASSES: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -99,8 +102,10 @@ mod tests {
         );
         let baseline = Baseline::parse(text.as_bytes()).unwrap();
         let estimator = AccuracyEstimator::new(&baseline, &["a".to_owned(), "b".to_owned()]).unwrap();
-        // Class a has a calibration of its own. All 700 rows are in two bins, and the share falls from 0.9 to 0.75.
-        assert_eq!((estimator.probability(0, 0.8), estimator.probability(1, 0.7)), (0.75, 540.0 / 700.0));
+        // Class a has a calibration of its own. The estimate for the labelled rows is their accuracy.
+        assert_eq!((estimator.probability(0, 0.8), estimator.probability(1, 0.7)), (0.75, 0.9));
+        let without_names = AccuracyEstimator::new(&baseline, &[]).unwrap();
+        assert_eq!(without_names.probability(0, 0.8), 0.9, "no class is named by a number");
         let estimate = estimator.estimate(ExpectedSums { predictions: 200.0, correct: 150.0, variance: 37.5 }).unwrap();
         // √(37.5 / 200² + a (1 − a) / 700), a = 540 / 700
         assert!((estimate.standard_error.unwrap() - 0.034_487_6).abs() < 1e-6, "{estimate:?}");

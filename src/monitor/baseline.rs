@@ -152,6 +152,11 @@ impl Baseline {
                 feature.check().map_err(|problem| format!("{section}: {:?}: {problem}", feature.name))?;
             }
         }
+        if baseline.reconstruction.is_some()
+            && let Some(feature) = baseline.features.iter().find(|feature| feature.name == RECONSTRUCTION_ERROR)
+        {
+            return Err(format!("features: {:?} is the name of the error of the reconstruction", feature.name));
+        }
         for (section, reconstruction) in
             [("reconstruction", &baseline.reconstruction), ("embedding", &baseline.embedding)]
         {

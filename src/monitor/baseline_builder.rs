@@ -115,7 +115,8 @@ impl Sample {
                 }
             }
             let numbers = features.numbers_of(row);
-            self.rows_of_numbers.add(self.projected.iter().map(|column| numbers[*column]));
+            let number = |column: &usize| numbers.get(*column).copied().unwrap_or(f32::NAN);
+            self.rows_of_numbers.add(self.projected.iter().map(number));
             let embedding = features.embedding_of(row);
             if !embedding.is_empty() {
                 let sample = self.embeddings.get_or_insert_with(|| VectorSample::new(embedding.len()));

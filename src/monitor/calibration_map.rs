@@ -21,7 +21,8 @@ pub struct CalibrationMap {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibratedBin {
-    /// The largest confidence of the bin. Anything larger than the last one belongs to the last bin.
+    /// Upper edge of the bin: halfway to the smallest confidence of the next one. Anything above the last one belongs to
+    /// the last bin.
     pub up_to: f32,
     /// Number of rows that the bin was measured on.
     pub rows: u64,
@@ -39,7 +40,7 @@ impl CalibrationMap {
     /// // 60 predictions of which a half is right, and 60 of which all are.
     /// let predictions = (0..120).map(|row| (if row < 60 { 0.6 } else { 0.9 }, row % 2 == 0 || row >= 60));
     /// let map = CalibrationMap::fit(predictions.collect()).unwrap();
-    /// assert_eq!([0.1, 0.6, 0.7, 1.0].map(|confidence| map.accuracy_at(confidence)), [0.5, 0.5, 1.0, 1.0]);
+    /// assert_eq!([0.1, 0.6, 0.8, 1.0].map(|confidence| map.accuracy_at(confidence)), [0.5, 0.5, 1.0, 1.0]);
     /// ```
     pub fn fit(mut predictions: Vec<(f32, bool)>) -> Option<CalibrationMap> {
         predictions.sort_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -54,7 +55,9 @@ impl CalibrationMap {
             let is_full = (index + 1) * wanted / count > ended;
             let next = predictions.get(index + 1);
             if next.is_none() || is_full && next.is_some_and(|(next, _)| next > confidence) {
-                add(&mut bins, CalibratedBin { up_to: *confidence, rows, correct });
+                // A confidence is not always the same to the last digit, so the edge is between two of them.
+                let up_to = next.map_or(*confidence, |(next, _)| confidence + (next - confidence) / 2.0);
+                add(&mut bins, CalibratedBin { up_to, rows, correct });
                 (ended, rows, correct) = ((index + 1) * wanted / count, 0, 0);
             }
         }

@@ -111,6 +111,8 @@ struct PredictionHandles {
     margin: Histogram<'static>,
     entropy: Histogram<'static>,
     low_confidence: Counter,
+    /// Number of predictions in the two sums below: not those for repeated rows.
+    expected_predictions: Counter,
     /// Sums of the probabilities p that predictions are right, and of p·(1 − p), in billionths.
     expected_correct: Counter,
     expected_variance: Counter,
@@ -192,12 +194,20 @@ impl PredictionHandles {
                     },
                 ))
                 .counter(),
+            expected_predictions: all
+                .add(counter(
+                    "leeway_outcome_expected_predictions_total",
+                    &["model", "version"],
+                    "Predictions in leeway_outcome_expected_correct_total; repeated rows count once.",
+                    |version, series| version.write_expected(series, HANDLES.expected_predictions, 1.0),
+                ))
+                .counter(),
             expected_correct: all
                 .add(counter(
                     "leeway_outcome_expected_correct_total",
                     &["model", "version"],
                     "The sum of the probabilities that predictions are right, by the calibration in the baseline.",
-                    |version, series| version.write_expected(series, HANDLES.expected_correct),
+                    |version, series| version.write_expected(series, HANDLES.expected_correct, BILLION),
                 ))
                 .counter(),
             expected_variance: all
@@ -205,7 +215,7 @@ impl PredictionHandles {
                     "leeway_outcome_expected_variance_total",
                     &["model", "version"],
                     "The sum of p(1 - p) over the probabilities p in leeway_outcome_expected_correct_total.",
-                    |version, series| version.write_expected(series, HANDLES.expected_variance),
+                    |version, series| version.write_expected(series, HANDLES.expected_variance, BILLION),
                 ))
                 .counter(),
         }
@@ -223,7 +233,8 @@ impl DriftCounters {
         let repeated_pairs = spec.baseline.as_ref().and_then(|baseline| baseline.repeated_pairs);
         DriftCounters {
             low_confidence: spec.settings.low_confidence,
-            estimator: baseline.and_then(|baseline| AccuracyEstimator::new(baseline, &monitored.classes)),
+            estimator: baseline
+                .and_then(|baseline| AccuracyEstimator::new(baseline, spec.classes.as_deref().unwrap_or_default())),
             pending: PerThread::new(),
             recent_rows: RecentRows::new(repeated_pairs).filter(|_| monitored.counts_inputs()),
             row_bytes: size_of::<Features>()
@@ -289,6 +300,7 @@ impl DriftCounters {
             }
             if !is_repeated {
                 self.monitored.count_prediction(cells, *observation);
+                self.count_expected(cells, *observation);
             }
         }
         let rows = pending.rows.max(pending.predictions.len());
@@ -300,15 +312,19 @@ impl DriftCounters {
         pending.predictions.shrink_to(MAX_PENDING);
     }
 
+    /// Adds a prediction to the estimate of accuracy.
+    fn count_expected(&self, cells: &LocalShard<'_>, prediction: Observation) {
+        let (Some(estimator), Observation::Class { class, certainty }) = (&self.estimator, prediction) else { return };
+        let probability = estimator.probability(class, certainty.confidence);
+        cells.add(HANDLES.expected_predictions, 1);
+        cells.add(HANDLES.expected_correct, (probability * BILLION).round() as u64);
+        cells.add(HANDLES.expected_variance, (probability * (1.0 - probability) * BILLION).round() as u64);
+    }
+
     fn count_class(&self, cells: &LocalShard<'_>, class: usize, certainty: Certainty) {
         cells.add(HANDLES.classes.at(class.min(CLASS_COUNTERS - 1)), 1);
         if certainty.confidence < self.low_confidence {
             cells.add(HANDLES.low_confidence, 1);
-        }
-        if let Some(estimator) = &self.estimator {
-            let probability = estimator.probability(class, certainty.confidence);
-            cells.add(HANDLES.expected_correct, (probability * BILLION).round() as u64);
-            cells.add(HANDLES.expected_variance, (probability * (1.0 - probability) * BILLION).round() as u64);
         }
         let Certainty { confidence, margin, entropy } = certainty;
         for (histogram, value) in
@@ -344,22 +360,23 @@ impl DriftCounters {
     /// Estimates the accuracy of all predictions: by the calibration in the baseline, or else as the mean confidence. `None`
     /// without predicted classes.
     pub(super) fn estimated_accuracy(&self) -> Option<EstimatedAccuracy> {
-        let confidence = self.cells.histogram(HANDLES.confidence);
-        let predictions = confidence.counts.iter().sum::<u64>() as f64;
-        let sum = |counter| self.cells.sum(counter) as f64 / BILLION;
-        let (correct, variance) = (sum(HANDLES.expected_correct), sum(HANDLES.expected_variance));
-        match &self.estimator {
-            Some(estimator) => estimator.estimate(ExpectedSums { predictions, correct, variance }),
-            None => (predictions > 0.0).then(|| EstimatedAccuracy {
-                accuracy: confidence.sum as f64 / BILLION / predictions,
-                standard_error: None,
-            }),
+        let sum = |counter| self.cells.sum(counter) as f64;
+        if let Some(estimator) = &self.estimator {
+            return estimator.estimate(ExpectedSums {
+                predictions: sum(HANDLES.expected_predictions),
+                correct: sum(HANDLES.expected_correct) / BILLION,
+                variance: sum(HANDLES.expected_variance) / BILLION,
+            });
         }
+        let confidence = self.cells.histogram(HANDLES.confidence);
+        let predictions: u64 = confidence.counts.iter().sum();
+        let accuracy = confidence.sum as f64 / BILLION / predictions as f64;
+        (predictions > 0).then_some(EstimatedAccuracy { accuracy, standard_error: None })
     }
 
-    fn write_expected(&self, series: &mut Series<'_>, counter: Counter) {
+    fn write_expected(&self, series: &mut Series<'_>, counter: Counter, unit: f64) {
         if self.estimator.is_some() {
-            series.value(&[], self.cells.sum(counter) as f64 / BILLION);
+            series.value(&[], self.cells.sum(counter) as f64 / unit);
         }
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::calibration_map::CalibrationMap;
 use crate::feature::Observation;
 
+/// Minimum number of labelled rows for an estimate of accuracy.
+pub(super) const MIN_LABELLED_ROWS: u64 = 100;
 /// Maximum number of pairs of a predicted and a true class that are stored: the most frequent ones.
 const MAX_PAIRS: usize = 1_000;
 /// Maximum number of different pairs that are counted.
@@ -38,7 +40,8 @@ pub struct LabelledClasses {
     pub correct: u64,
     /// Numbers of rows by predicted and true class: up to 1,000 pairs, the most frequent first.
     pub confusion: Vec<Confusion>,
-    /// The share of right predictions by confidence, over all classes.
+    /// The share of right predictions by confidence, for the classes without a calibration of their own; for all if there
+    /// are no such classes.
     pub calibration: CalibrationMap,
     /// The same for predictions of one class, for classes with at least 500 of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -156,10 +159,15 @@ impl LabelledCounter {
         for (class, confidence, is_correct) in &self.fitted {
             by_class.entry(self.name_of(*class)).or_default().push((*confidence, *is_correct));
         }
-        by_class.retain(|_, rows| rows.len() >= MIN_ROWS_OF_CLASS);
-        let calibration = CalibrationMap::fit(
-            self.fitted.iter().map(|(_, confidence, is_correct)| (*confidence, *is_correct)).collect(),
-        )?;
+        // The others share a calibration that is fitted to their rows only, so that the estimate for the labelled rows
+        // themselves is their accuracy.
+        let (own, shared): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            by_class.into_iter().partition(|(_, rows)| rows.len() >= MIN_ROWS_OF_CLASS);
+        let shared: Vec<(f32, bool)> = match shared.is_empty() {
+            true => self.fitted.iter().map(|(_, confidence, is_correct)| (*confidence, *is_correct)).collect(),
+            false => shared.into_values().flatten().collect(),
+        };
+        let calibration = CalibrationMap::fit(shared)?;
         let mut confusion: Vec<Confusion> = self
             .confusion
             .into_iter()
@@ -172,7 +180,7 @@ impl LabelledCounter {
             correct: self.correct,
             confusion,
             calibration,
-            calibration_by_class: by_class
+            calibration_by_class: own
                 .into_iter()
                 .filter_map(|(class, rows)| Some((class, CalibrationMap::fit(rows)?)))
                 .collect(),

@@ -99,6 +99,9 @@ struct ClassCounters {
     other: Counter,
 }
 
+/// Maximum number of classes without names whose counters are looked up.
+const MAX_NUMBERED_CLASSES: usize = 1 << 20;
+
 // ===== laying out =====
 
 /// Assigns counters to features: a block to each numeric feature, and a counter to each bin of a text feature.
@@ -132,8 +135,7 @@ impl MonitoredFeatures {
             Bins::Text { values } if feature.name == PREDICTED_CLASS => Some((feature, values)),
             _ => None,
         });
-        let known = spec.classes.as_ref().or(class_baseline.map(|(_, values)| values));
-        let classes = known.cloned().unwrap_or_default();
+        let classes = spec.classes.clone().unwrap_or_default();
         let class = class_baseline.map(|(feature, values)| layout.class(feature, values, &classes));
         let predicted = PredictionNumber::ALL.map(|number| {
             let feature = predictions.iter().find(|feature| feature.name == number.name())?;
@@ -190,9 +192,7 @@ impl FeatureLayout<'_> {
         let is_ignored = |input: &ProjectedInput| spec.settings.ignored_features.contains(&input.name);
         let columns: Option<Vec<usize>> = projection.inputs.iter().map(column).collect();
         match columns {
-            Some(columns)
-                if self.all.len() < spec.settings.max_features && !projection.inputs.iter().any(is_ignored) =>
-            {
+            Some(columns) if spec.settings.max_features > 0 && !projection.inputs.iter().any(is_ignored) => {
                 let counters = self.number(Side::Feature, error);
                 Some(ReconstructionCounters { projection: projection.clone(), columns, counters })
             }
@@ -216,7 +216,10 @@ impl FeatureLayout<'_> {
             let name = classes.get(class).cloned().unwrap_or_else(|| class.to_string());
             slots.at(bins.slot(Some(&name)))
         };
-        let known = (0..classes.len().max(values.len())).map(counter).collect();
+        // Classes without names are named by their numbers.
+        let numbers = values.iter().filter_map(|value| value.parse::<usize>().ok());
+        let last = numbers.filter(|_| classes.is_empty()).max().map_or(0, |last| last.saturating_add(1));
+        let known = (0..classes.len().max(last.min(MAX_NUMBERED_CLASSES))).map(counter).collect();
         ClassCounters { known, other: slots.at(bins.slots() - 1) }
     }
 

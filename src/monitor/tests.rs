@@ -30,7 +30,7 @@ fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predi
     let mut builder = sample.freeze();
     builder.count(&features, &made);
     let mut labelled = LabelledCounter::new(None);
-    labelled.class(made[0], "0");
+    (0..100).for_each(|_| labelled.class(made[0], "0"));
     labelled.value(made[0], 0.5);
     let baseline = Some(Arc::new(Baseline { labelled: labelled.finish(), ..builder.finish() }));
     let labels = VersionLabels { model: "m".into(), version: number.into(), sha256: "ab".into(), provider: "cpu" };

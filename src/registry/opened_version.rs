@@ -19,7 +19,7 @@ use crate::model::{
     can_be_padded,
 };
 use crate::pipeline::{
-    Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
+    Label, Pipeline, Postprocessor, Prediction, PredictionKind, Prepared, Preprocessor, StageContext, Stages, Table,
 };
 use crate::repository::Golden;
 use crate::repository::Refusal;
@@ -170,6 +170,11 @@ impl OpenedVersion {
     /// Returns the features that the preprocessor reads from requests.
     pub fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
+    }
+
+    /// Returns the kind of the predictions.
+    pub fn prediction_kind(&self) -> PredictionKind {
+        self.postprocessor.prediction_kind()
     }
 
     /// Returns the names of the features whose drift is not measured.

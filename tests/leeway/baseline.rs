@@ -257,6 +257,17 @@ async fn labelled_rows_give_the_accuracy_that_is_to_be_expected() {
     let (code, said) = make(&repository, "digits", "held_out.csv", &csv, &["--label-column", "digit"]);
     let share = format!("Of 360 labelled rows, {:.1} % are predicted right.", correct as f64 / 3.6);
     assert!(code == 0 && said.contains(&share), "{said}");
+    // The columns of another file are used in its order, which has to be the same.
+    let swapped = repository.path().join("swapped.csv");
+    std::fs::write(&swapped, csv.replacen("p0,p1", "p1,p0", 1)).unwrap();
+    let more = ["--label-column", "digit", "--labelled-data", swapped.to_str().unwrap()];
+    let (code, said) = make(&repository, "digits", "held_out.csv", &csv, &more);
+    assert!(code != 0 && said.contains("swapped.csv: the columns are not those of "), "{said}");
+    // The same rows as JSON lines.
+    let line = |(pixels, digit): &(&Value, &Value)| json!({ "instance": pixels, "digit": digit }).to_string() + "\n";
+    let lines: String = rows.iter().map(line).collect();
+    let (code, said) = make(&repository, "digits", "held_out.jsonl", lines, &["--label-column", "digit"]);
+    assert!(code == 0 && said.contains(&share) && said.contains("there are only 360 labelled rows"), "{said}");
     let labelled = read(&repository, "digits")["labelled"].clone();
     assert_eq!((&labelled["rows"], &labelled["correct"]), (&json!(360), &json!(correct)));
 
