@@ -13,6 +13,7 @@ use super::cells::{Buckets, Counter, Counters, Histogram};
 use super::drift::MIN_VALUES;
 use super::drift_reading::DriftReading;
 use super::drift_verdict::{DAY, DriftVerdict, HOURS, SeasonalWindow, VerdictWindows, WEEK};
+use super::drift_window::DriftWindow;
 use super::history::{History, Moment};
 use super::metric_family::{Declarations, counter, histogram};
 use super::monitored_features::{MonitoredFeatures, MonitoringSpec};
@@ -34,22 +35,6 @@ const STORED: Duration = Duration::from_secs(8 * 86_400);
 
 /// Maximum age of a verdict in `/metrics`. It takes several windows, so it is not made for every scrape.
 const VERDICT_AGE: Duration = Duration::from_secs(15);
-
-/// Length of a window in which drift is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DriftWindow {
-    /// Minimum length of the window.
-    pub length: Duration,
-    /// Number of instances that the window should have. A window with fewer is extended by hours, up to a week.
-    pub rows: u64,
-}
-
-impl From<Duration> for DriftWindow {
-    /// A window of exactly this length.
-    fn from(length: Duration) -> DriftWindow {
-        DriftWindow { length, rows: 0 }
-    }
-}
 
 /// Counts of the inputs and predictions of one version.
 #[derive(Debug)]
@@ -111,11 +96,17 @@ struct PredictionHandles {
     margin: Histogram<'static>,
     entropy: Histogram<'static>,
     low_confidence: Counter,
-    /// Number of predictions in the two sums below: not those for repeated rows.
-    expected_predictions: Counter,
+    expected: ExpectedHandles,
+}
+
+/// Handles of the sums for the estimate of accuracy.
+#[derive(Debug, Clone, Copy)]
+struct ExpectedHandles {
+    /// Number of predictions in the two sums: not those for repeated rows.
+    predictions: Counter,
     /// Sums of the probabilities p that predictions are right, and of p·(1 − p), in billionths.
-    expected_correct: Counter,
-    expected_variance: Counter,
+    correct: Counter,
+    variance: Counter,
 }
 
 const DECLARED: (PredictionHandles, Declarations<DriftCounters>) = {
@@ -194,28 +185,36 @@ impl PredictionHandles {
                     },
                 ))
                 .counter(),
-            expected_predictions: all
+            expected: ExpectedHandles::declare(all),
+        }
+    }
+}
+
+impl ExpectedHandles {
+    const fn declare(all: &mut Declarations<DriftCounters>) -> ExpectedHandles {
+        ExpectedHandles {
+            predictions: all
                 .add(counter(
                     "leeway_outcome_expected_predictions_total",
                     &["model", "version"],
                     "Predictions in leeway_outcome_expected_correct_total; repeated rows count once.",
-                    |version, series| version.write_expected(series, HANDLES.expected_predictions, 1.0),
+                    |version, series| version.write_expected(series, HANDLES.expected.predictions, 1.0),
                 ))
                 .counter(),
-            expected_correct: all
+            correct: all
                 .add(counter(
                     "leeway_outcome_expected_correct_total",
                     &["model", "version"],
                     "The sum of the probabilities that predictions are right, by the calibration in the baseline.",
-                    |version, series| version.write_expected(series, HANDLES.expected_correct, BILLION),
+                    |version, series| version.write_expected(series, HANDLES.expected.correct, BILLION),
                 ))
                 .counter(),
-            expected_variance: all
+            variance: all
                 .add(counter(
                     "leeway_outcome_expected_variance_total",
                     &["model", "version"],
                     "The sum of p(1 - p) over the probabilities p in leeway_outcome_expected_correct_total.",
-                    |version, series| version.write_expected(series, HANDLES.expected_variance, BILLION),
+                    |version, series| version.write_expected(series, HANDLES.expected.variance, BILLION),
                 ))
                 .counter(),
         }
@@ -316,9 +315,9 @@ impl DriftCounters {
     fn count_expected(&self, cells: &LocalShard<'_>, prediction: Observation) {
         let (Some(estimator), Observation::Class { class, certainty }) = (&self.estimator, prediction) else { return };
         let probability = estimator.probability(class, certainty.confidence);
-        cells.add(HANDLES.expected_predictions, 1);
-        cells.add(HANDLES.expected_correct, (probability * BILLION).round() as u64);
-        cells.add(HANDLES.expected_variance, (probability * (1.0 - probability) * BILLION).round() as u64);
+        cells.add(HANDLES.expected.predictions, 1);
+        cells.add(HANDLES.expected.correct, (probability * BILLION).round() as u64);
+        cells.add(HANDLES.expected.variance, (probability * (1.0 - probability) * BILLION).round() as u64);
     }
 
     fn count_class(&self, cells: &LocalShard<'_>, class: usize, certainty: Certainty) {
@@ -363,9 +362,9 @@ impl DriftCounters {
         let sum = |counter| self.cells.sum(counter) as f64;
         if let Some(estimator) = &self.estimator {
             return estimator.estimate(ExpectedSums {
-                predictions: sum(HANDLES.expected_predictions),
-                correct: sum(HANDLES.expected_correct) / BILLION,
-                variance: sum(HANDLES.expected_variance) / BILLION,
+                predictions: sum(HANDLES.expected.predictions),
+                correct: sum(HANDLES.expected.correct) / BILLION,
+                variance: sum(HANDLES.expected.variance) / BILLION,
             });
         }
         let confidence = self.cells.histogram(HANDLES.confidence);

@@ -2,16 +2,19 @@
 //!
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
 //!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`,
-//!   `prediction_log_metrics.rs`, `server_recorder.rs`. `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`,
-//!   and `text.rs` the text format.
+//!   `prediction_log_metrics.rs`, `server_recorder.rs`. `metric_family.rs` has the form of a declaration,
+//!   `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
 //! - The request path records through `version_recorder.rs` and through the guards in `requests.rs`. Both add to cells
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
 //! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`,
-//!   `watched_bins.rs`; `baseline_builder.rs` makes one; `projection.rs` and `principal_components.rs` for all features together), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
+//!   `watched_bins.rs`; `baseline_builder.rs` makes one; `projection.rs` and `principal_components.rs` are for all features
+//!   together), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
 //!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
-//! - `outcomes.rs` sums up the outcomes of predictions.
+//! - `outcomes.rs` sums up the outcomes of predictions, and `interval.rs` has confidence intervals and tests of them.
+//!   `labelled_baseline.rs` has the quality that is to be expected, and `accuracy_estimate.rs` estimates it without labels,
+//!   by a `calibration_map.rs`.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `step_counters.rs` counts the steps of chains.
 //! - `overload.rs` logs when a model begins to refuse requests for want of time, and when that is over.
@@ -32,6 +35,7 @@ mod drift_metrics;
 mod drift_reading;
 mod drift_report;
 mod drift_verdict;
+mod drift_window;
 mod exposition;
 mod history;
 mod interval;
@@ -76,9 +80,10 @@ pub use self::drift::{
     BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES,
     Reference, Share, ShareDrift, WindowCounts, independent_share, judge,
 };
-pub use self::drift_counters::{DriftWindow, MAX_WINDOW};
+pub use self::drift_counters::MAX_WINDOW;
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
+pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::drift_counters::{DriftCounters, DriftWindow};
+use super::drift_counters::DriftCounters;
+use super::drift_window::DriftWindow;
 use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::drift_counters::DriftWindow;
 use super::drift_reading::DriftReading;
 use super::drift_report::DriftReport;
+use super::drift_window::DriftWindow;
 use super::labels::Outcome;
 use super::outcome_metrics::{OutcomeReading, OutcomeStats};
 use super::quantiles::LatencyStats;

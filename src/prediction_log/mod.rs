@@ -3,7 +3,7 @@
 //!
 //! - `mod.rs` is the log as the request path sees it: it samples, copies, and passes records on. It never waits.
 //! - `sampling.rs` chooses the requests. `record.rs` is what is logged of one; `redaction.rs` removes names from it.
-//! - `writer.rs` is the thread that collects records and writes files. `rotation.rs` decides when a file is finished, and
+//! - `queue.rs` passes records to a thread. `writer.rs` is the thread, which collects records and writes files. `rotation.rs` decides when a file is finished, and
 //!   which files are removed; `folder.rs` is the disk.
 //! - `columns.rs` turns records into columns, and `parquet_writer.rs` columns into a file.
 //! - `reader.rs` reads the log, and joins truths to predictions; `logged_row.rs` is a row of it.
@@ -17,6 +17,7 @@ mod columns;
 mod folder;
 mod logged_row;
 mod parquet_writer;
+mod queue;
 mod reader;
 mod record;
 mod redaction;
@@ -27,7 +28,6 @@ mod writer;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,12 +41,13 @@ pub use self::columns::FEATURE_PREFIX;
 use self::columns::MAX_TEXT;
 use self::folder::LogFolder;
 pub use self::logged_row::{LoggedRow, TRUTH_COLUMNS};
+use self::queue::{Message, Queue};
 pub use self::reader::{LogFile, LogReader, LogSummary, Truths};
 pub use self::record::LoggedInstances;
 use self::record::{LoggedPrediction, LoggedVersion, OutcomeRecord, PredictionRecord, size_without_instances};
 use self::rotation::FileLimits;
 pub use self::sampling::is_sampled;
-use self::writer::{Message, Writer};
+use self::writer::Writer;
 use crate::budget::MemoryBudget;
 use crate::config::{ModelConfig, PredictionLogConfig};
 use crate::error::SetupError;
@@ -57,8 +58,6 @@ use crate::monitor::{LogDrop, Predicted, ServerRecorder};
 use crate::pipeline::Prediction;
 use crate::registry::ServedVersion;
 
-/// Maximum number of requests and outcomes that wait for the thread.
-const MAX_WAITING: usize = 16_384;
 /// Number of records among which the reserved part of the memory is divided.
 const HOLDERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Maximum number of versions whose columns are remembered.
@@ -70,7 +69,7 @@ const LAST_FILES: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct PredictionLog {
     config: PredictionLogConfig,
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     /// Memory of the rows that are not in a file yet.
     memory: MemoryBudget,
     recorder: Arc<ServerRecorder>,
@@ -124,7 +123,8 @@ impl PredictionLog {
             max_bytes: config.max_mb << 20,
             process: fastrand::u32(..),
         };
-        let (queue, messages) = sync_channel(MAX_WAITING);
+        let queue = Arc::new(Queue::default());
+        let messages = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("prediction-log".to_owned());
         let thread = thread.spawn(move || writer.run(&messages)).map_err(SetupError::internal)?;
         Ok(Some(Arc::new(PredictionLog {
@@ -140,12 +140,8 @@ impl PredictionLog {
     /// Writes everything that waits, for a limited time, and ends the log. Later rows are dropped.
     pub async fn close(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
-        let queue = self.queue.clone();
-        let ended = tokio::task::spawn_blocking(move || {
-            // The thread has ended already if it cannot be asked.
-            let _ = queue.send(Message::Close);
-            let _ = thread.join();
-        });
+        self.queue.close();
+        let ended = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(LAST_FILES, ended).await.is_err() {
             tracing::warn!("the last rows of the prediction log could not be written in time");
         }
@@ -182,12 +178,9 @@ impl PredictionLog {
 
     /// Passes rows to the thread, unless too many wait.
     fn pass(&self, message: Message, rows: usize) {
-        let reason = match self.queue.try_send(message) {
-            Ok(()) => return,
-            Err(TrySendError::Full(_)) => LogDrop::QueueFull,
-            Err(TrySendError::Disconnected(_)) => LogDrop::Stopping,
-        };
-        self.recorder.prediction_log().dropped(reason, rows);
+        if let Err(reason) = self.queue.push(message) {
+            self.recorder.prediction_log().dropped(reason, rows);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::Result;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::columns::{LeftOutTexts, outcome_batch, outcome_schema, prediction_batch, prediction_schema};
 use super::record::{LoggedVersion, OutcomeRecord, PredictionRecord};
@@ -43,9 +43,17 @@ pub(super) fn write_outcomes(file: &File, records: &[OutcomeRecord], signer: &Si
     writer.close().map(drop)
 }
 
+/// Columns whose values are seldom the same, for which a dictionary is only work.
+const WITHOUT_DICTIONARY: [&str; 5] = ["time", "prediction_id", "request_id", "answer", "instance"];
+
 fn properties() -> Result<WriterProperties> {
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+    let mut properties = WriterProperties::builder();
+    for column in WITHOUT_DICTIONARY {
+        properties = properties.set_column_dictionary_enabled(column.into(), false);
+    }
+    let properties = properties
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(format!("leeway {}", env!("CARGO_PKG_VERSION")))
         .set_max_row_group_row_count(None);
     Ok(properties.build())

@@ -131,6 +131,25 @@ impl PredictionRecord {
     }
 }
 
+#[cfg(test)]
+impl OutcomeRecord {
+    /// A label.
+    pub(super) fn for_tests() -> OutcomeRecord {
+        let version = VersionKey::of(&"m".parse().unwrap(), Version::FIRST);
+        let request = Uuid::now_v7();
+        OutcomeRecord {
+            model: "m".parse().unwrap(),
+            version: Version::FIRST,
+            prediction: PredictionId { request, index: 0, version, predicted: Observation::Nothing },
+            at: Duration::ZERO,
+            kind: "label".into(),
+            label: Some("a".to_owned()),
+            value: None,
+            _held: crate::budget::MemoryBudget::new(1 << 20, std::num::NonZeroUsize::MIN).hold(64).unwrap(),
+        }
+    }
+}
+
 impl OutcomeRecord {
     /// Returns the bytes that a record takes in memory.
     pub(super) fn size(kind: &str, label: Option<&str>) -> usize {

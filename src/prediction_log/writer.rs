@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::columns::LeftOutTexts;
 use super::folder::LogFolder;
 use super::parquet_writer::{write_outcomes, write_predictions};
+use super::queue::{Message, Queue};
 use super::record::{OutcomeRecord, PredictionRecord};
 use super::rotation::{FileLimits, file_name, files_to_remove};
 use crate::feedback::Signer;
@@ -21,15 +21,6 @@ use crate::monitor::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder, Server
 const BETWEEN_SCANS: Duration = Duration::from_secs(600);
 /// Minimum time between two lines of the log about files that cannot be written.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(60);
-
-/// A message to the thread.
-#[derive(Debug)]
-pub(super) enum Message {
-    Predictions(Box<PredictionRecord>),
-    Outcome(Box<OutcomeRecord>),
-    /// Asks the thread to write everything and to end.
-    Close,
-}
 
 /// The thread that writes the files.
 #[derive(Debug)]
@@ -84,8 +75,8 @@ enum Rows {
 }
 
 impl Writer {
-    /// Writes files until it is asked to close, or all senders are gone.
-    pub(super) fn run(&self, messages: &Receiver<Message>) {
+    /// Writes files until the queue is closed.
+    pub(super) fn run(&self, queue: &Queue) {
         let mut buffers = Buffers {
             writer: self,
             open: BTreeMap::new(),
@@ -97,17 +88,18 @@ impl Writer {
         };
         buffers.remove_oldest();
         loop {
-            let message = match buffers.next_deadline() {
-                Some(deadline) => messages.recv_timeout(deadline.saturating_duration_since(Instant::now())),
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match message {
-                Ok(Message::Predictions(record)) => buffers.add_predictions(*record),
-                Ok(Message::Outcome(record)) => buffers.add_outcome(*record),
-                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+            let (messages, is_closed) = queue.take(buffers.next_deadline());
+            for message in messages {
+                match message {
+                    Message::Predictions(record) => buffers.add_predictions(*record),
+                    Message::Outcome(record) => buffers.add_outcome(*record),
+                }
+                buffers.write_if_large();
             }
-            buffers.write_finished();
+            if is_closed {
+                break;
+            }
+            buffers.write_old();
         }
         let all: Vec<FileKey> = buffers.open.keys().cloned().collect();
         all.iter().for_each(|key| buffers.write(key));
@@ -159,13 +151,23 @@ impl Buffers<'_> {
         buffer
     }
 
-    fn write_finished(&mut self) {
+    /// Writes the files that have enough rows, or are old enough.
+    fn write_old(&mut self) {
         let now = Instant::now();
         let limits = self.writer.limits;
         let is_finished = |buffer: &Buffer| limits.is_finished(buffer.count, now.duration_since(buffer.since));
         let finished: Vec<FileKey> =
             self.open.iter().filter(|(_, buffer)| is_finished(buffer)).map(|(key, _)| key.clone()).collect();
         finished.iter().for_each(|key| self.write(key));
+    }
+
+    /// Writes the largest file if all rows together take too much memory, and the files that have enough rows.
+    fn write_if_large(&mut self) {
+        let rows = self.writer.limits.rows;
+        let full = self.open.iter().find(|(_, buffer)| buffer.count >= rows).map(|(key, _)| key.clone());
+        if let Some(full) = full {
+            self.write(&full);
+        }
         if self.bytes > self.writer.max_buffered
             && let Some(largest) = self.open.iter().max_by_key(|(_, buffer)| buffer.bytes).map(|(key, _)| key.clone())
         {
