@@ -99,6 +99,9 @@ struct ClassCounters {
     other: Counter,
 }
 
+/// Multiplications for each row, on average, that a reconstruction error may cost under load. Of the rows that are counted
+/// together, only every n-th has its error computed, so that there are no more.
+const WEIGHTS_PER_ROW: usize = 2_048;
 /// Maximum number of classes without names whose counters are looked up.
 const MAX_NUMBERED_CLASSES: usize = 1 << 20;
 
@@ -320,6 +323,9 @@ impl ReconstructionCounters {
     fn count<'a>(&self, cells: &LocalShard<'_>, rows: impl Iterator<Item = &'a [f32]>) {
         let ReconstructionCounters { projection, columns, counters: NumberCounters { bins, slots } } = self;
         let mut scratch = Vec::new();
+        let weights = projection.inputs.len() * projection.components.len();
+        // Few rows are counted together if there are few requests, and then none is left out.
+        let rows = rows.step_by(weights.div_ceil(WEIGHTS_PER_ROW).max(1));
         // Embeddings are empty if a request asked for outputs of the model itself.
         for row in rows.filter(|row| !row.is_empty()) {
             let inputs = columns.iter().map(|column| row.get(*column).copied().unwrap_or(f32::NAN));
