@@ -5,6 +5,7 @@ arrays or lists. `leeway.export` writes all of these files by itself; a script t
 one by one:
 
     write_instances("train.jsonl", train)                   # for leeway add --baseline-data
+    write_labelled("held_out.jsonl", held_out, truth)       # for --labelled-data, with --label-column label
     write_golden("golden.json", held_out[:200], classes(model.predict(held_out[:200]), probabilities))
 """
 
@@ -30,6 +31,16 @@ def write_instances(path: str | Path, rows: Any) -> None:
     with Path(path).open("w", encoding="utf-8") as file:
         for row in instances(rows):
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_labelled(path: str | Path, rows: Any, labels: Any) -> None:
+    """Writes one JSON instance per line with its true class or number, as `label`. A missing label is null."""
+    rows, labels = instances(rows), _plain(list(labels))
+    if len(rows) != len(labels):
+        raise ValueError(f"{len(rows)} rows and {len(labels)} labels")
+    with Path(path).open("w", encoding="utf-8") as file:
+        for row, label in zip(rows, labels):
+            file.write(json.dumps({"instance": row, "label": label}, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_golden(path: str | Path, rows: Any, predictions: Iterable[Any], tolerance: float = 1e-4) -> None:

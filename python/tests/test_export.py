@@ -19,7 +19,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
@@ -189,6 +189,35 @@ def test_classes_can_be_renamed_and_booleans_are_one_and_zero(tmp_path: Path) ->
     assert {row["label"] for row in golden[1]["predictions"]} == {"stays", "leaves"}
     with pytest.raises(leeway.ExportFailed, match=r"labels: found 1, expected 2, .* \[0, 1\]"):
         leeway.export(model, FRAME, None, tmp_path / "x", labels=["leaves"], quiet=True)
+
+
+def test_held_out_rows_give_the_accuracy_that_is_to_be_expected(tmp_path: Path) -> None:
+    model, folder = pipeline(LogisticRegression()), tmp_path / "models" / "churn"
+    trained, has_left = slice(0, 400), (CHURN == "leaves").astype(int)
+    held_out = (FRAME[400:], has_left[400:])
+    exported = export(model, FRAME[trained], has_left[trained], folder, held_out=held_out, labels=["stays", "leaves"])
+    labelled = json.loads((folder / "1" / "baseline.json").read_text(encoding="utf-8"))["labelled"]
+    correct = int((model.predict(held_out[0]) == np.asarray(held_out[1])).sum())
+    assert (labelled["kind"], labelled["rows"], labelled["correct"]) == ("classes", 200, correct)
+    assert {pair["actual"] for pair in labelled["confusion"]} == {"stays", "leaves"}
+    assert f"Of 200 labelled rows, {correct / 2:.1f} % are predicted right." in exported.report
+
+    frame, folder = FRAME[["visits"]].astype(float), tmp_path / "models" / "price"
+    price = 2 * frame["visits"] + np.random.default_rng(0).normal(0, 3, len(frame))
+    line = LinearRegression()
+    export(line, frame[:400], price[:400], folder, held_out=(frame[400:], price[400:]))
+    labelled = json.loads((folder / "1" / "baseline.json").read_text(encoding="utf-8"))["labelled"]
+    error = np.abs(line.predict(frame[400:]) - price[400:]).mean()
+    assert labelled["rows"] == 200 and labelled["mean_absolute_error"] == pytest.approx(error, rel=1e-4)
+
+    for wrong, problem in [
+        ((FRAME[400:].drop(columns="age"), CHURN[400:]), "held_out: the columns are "),
+        ((FRAME[400:], CHURN[401:]), "held_out: X has 200 rows, and y has the shape (199,)"),
+        ((FRAME[400:], ["maybe"] * 200), "held_out: y has 'maybe', which is none of the classes"),
+    ]:
+        with pytest.raises(leeway.ExportFailed) as failed:
+            export(model, FRAME[trained], CHURN[trained], tmp_path / "models" / "other", held_out=wrong)
+        assert problem in str(failed.value)
 
 
 def test_a_second_export_is_a_second_version_and_keeps_what_was_edited(tmp_path: Path) -> None:

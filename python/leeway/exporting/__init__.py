@@ -22,6 +22,7 @@ def export(
     y: Any,
     model_dir: str | Path,
     *,
+    held_out: tuple[Any, Any] | None = None,
     labels: Sequence[Any] | None = None,
     classes: Sequence[Any] | None = None,
     dynamic: Mapping[Any, Any] | None = None,
@@ -40,6 +41,10 @@ def export(
     `X` has rows as the model takes them: those that it was trained on, or better held-out rows; with `y`, their truth, its
     accuracy (or mean absolute error) is noted. `y` may be None. `labels` renames the classes, in the order of `classes_`.
 
+    `held_out` is (X, y) of rows that the model was not trained on: the version then has the accuracy to expect, and a server
+    estimates accuracy before there are labels, and warns if it falls. It is for models of tables; for a module of PyTorch,
+    `leeway baseline --label-column` does the same.
+
     A module of PyTorch takes arrays or tensors, with the rows in the first dimension: one, a tuple, or a dictionary by the
     arguments of `forward`. `classes` are its classes, in the order of the scores, if they are not 0, 1, 2 …; `dynamic` names
     the dimensions whose length may change, as in {"ids": {1: "tokens"}}.
@@ -54,6 +59,9 @@ def export(
     if framework_of(model) == "torch":
         from leeway.exporting.pytorch import Meaning, export_module
 
+        if held_out is not None:
+            raise ExportFailed("held_out is for models of tables; for a module of PyTorch, use leeway baseline --label-column")
+
         meaning = Meaning(classes, labels, dynamic or {})
         exported = export_module(model, X, y, folder, meaning, tolerance, facts, sizes)
     else:
@@ -61,7 +69,7 @@ def export(
 
         if classes is not None or dynamic:
             raise ExportFailed("classes and dynamic are for modules of PyTorch; the classes of this model are its classes_")
-        exported = export_table(model, X, y, folder, labels, tolerance, facts, sizes)
+        exported = export_table(model, X, y, held_out, folder, labels, tolerance, facts, sizes)
     if not quiet:
         print(exported)
     return exported

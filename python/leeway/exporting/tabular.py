@@ -26,7 +26,15 @@ _PROBE_ROWS = 25
 
 
 def export_table(
-    model: Any, X: Any, y: Any, model_dir: Path, labels: Sequence[Any] | None, tolerance: float, facts: Facts, sizes: Sizes
+    model: Any,
+    X: Any,
+    y: Any,
+    held_out: tuple[Any, Any] | None,
+    model_dir: Path,
+    labels: Sequence[Any] | None,
+    tolerance: float,
+    facts: Facts,
+    sizes: Sizes,
 ) -> Exported:
     """Makes a fitted model the next version of the model in a folder."""
     table = Table(X)
@@ -35,6 +43,7 @@ def export_table(
         table.columns = [_as_lightgbm_has_it(column) for column in table.columns]
     if labels is not None:
         _check_labels(labels, reference)
+    labelled = None if held_out is None else _HeldOut.of(held_out, table, reference, labels)
     truths = _Truths.of(table, reference)
     converted, parity, method = _convert(table, reference, truths, tolerance)
     may_be_missing = _find_missing(table, converted, reference, truths, tolerance)
@@ -43,10 +52,43 @@ def export_table(
     framework = f"{_PACKAGES.get(package, package)} {module(package, 'sklearn').__version__}"
     text = model_toml(table, converted, reference, labels, facts.description)
     facts = facts.completed(type(_last(reference.model)).__name__, framework, _score(reference, table, truths, y))
-    files = _Writing(table, converted, reference, truths, labels, tolerance, sizes)
+    files = _Writing(table, converted, reference, truths, labelled, labels, tolerance, sizes)
     version, done = make_version(model_dir, text, facts, files.write)
     report = [_summary(reference, table, parity, method, may_be_missing), *done]
     return Exported(model_dir, version, parity, may_be_missing, "\n".join(report))
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Rows that the model was not trained on, with their truth as Leeway answers it."""
+
+    table: Table
+    labels: list[Any]
+
+    @classmethod
+    def of(
+        cls, given: tuple[Any, Any], table: Table, reference: Reference, labels: Sequence[Any] | None
+    ) -> _HeldOut:
+        numpy = module("numpy", "sklearn")
+        X, y = given
+        found = Table(X)
+        names, expected = [column.name for column in found.columns], [column.name for column in table.columns]
+        if names != expected:
+            raise ExportFailed(f"held_out: the columns are {names}, and those of X are {expected}")
+        if reference.targets:
+            raise ExportFailed("held_out: the model predicts several numbers, and only one can be compared with its truth")
+        truth = numpy.asarray(y)
+        if truth.shape not in ((len(found),), (len(found), 1)):
+            raise ExportFailed(f"held_out: X has {len(found)} rows, and y has the shape {truth.shape}")
+        values = truth.reshape(len(found)).tolist()
+        if reference.classes is None:
+            return cls(found, [float(value) for value in values])
+        answered = plain_classes(reference.classes) if labels is None else list(labels)
+        by_class = dict(zip(reference.classes, answered))
+        for value in values:
+            if value not in by_class:
+                raise ExportFailed(f"held_out: y has {value!r}, which is none of the classes {list(reference.classes)}")
+        return cls(found, [by_class[value] for value in values])
 
 
 @dataclass(frozen=True)
@@ -144,14 +186,16 @@ class _Writing:
     converted: Converted
     reference: Reference
     truths: _Truths
+    labelled: _HeldOut | None
     labels: Sequence[Any] | None
     tolerance: float
     sizes: Sizes
 
     def write(self, folder: Path) -> Files:
-        """Writes the model, the examples and the training rows."""
+        """Writes the model, the examples, the training rows and the labelled rows."""
         table, converted, reference, truths = self.table, self.converted, self.reference, self.truths
-        files = Files(folder / "model.onnx", folder / "golden.json", folder / "train.jsonl")
+        held_out = None if self.labelled is None else folder / "held_out.jsonl"
+        files = Files(folder / "model.onnx", folder / "golden.json", folder / "train.jsonl", held_out)
         files.onnx.write_bytes(converted.onnx)
         chosen = spread(len(truths.places), self.sizes.golden_rows)
         examples = _instances(table, converted, table.frame.iloc[[truths.places[place] for place in chosen]])
@@ -164,6 +208,9 @@ class _Writing:
         rows.write_golden(files.golden, examples, predictions, self.tolerance)
         train = table.frame.iloc[list(spread(len(table), self.sizes.baseline_rows))]
         rows.write_instances(files.train, _instances(table, converted, train))
+        if self.labelled is not None and held_out is not None:
+            labelled = _instances(table, converted, self.labelled.table.frame)
+            rows.write_labelled(held_out, labelled, self.labelled.labels)
         return files
 
 

@@ -79,6 +79,8 @@ class Files:
     golden: Path
     #: Rows that the baseline is made of.
     train: Path
+    #: Rows that the model was not trained on, with their truth.
+    held_out: Path | None = None
 
 
 def make_version(
@@ -111,6 +113,8 @@ def _add(folder: Path, facts: Facts, write: Callable[[Path], Files]) -> str:
         files = write(Path(made))
         arguments: list[str | Path] = ["add", folder, "--onnx", files.onnx, "--golden", files.golden]
         arguments += ["--baseline-data", files.train, *facts.arguments()]
+        if files.held_out is not None:
+            arguments += ["--label-column", "label", "--labelled-data", files.held_out]
         try:
             return run(arguments)
         except CommandFailed as failed:
