@@ -309,7 +309,11 @@ async fn killed_while_a_file_is_written() {
         answered.extend(answer["prediction_ids"].as_array().unwrap().clone());
     }
     let is_hidden = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().starts_with('.');
-    until(async || (files(folder.path()).iter().filter(|file| is_hidden(file)).count() == 1).then_some(())).await;
+    let paused = || {
+        let files = files(folder.path());
+        files.len() == 4 && files.iter().filter(|file| is_hidden(file)).count() == 1
+    };
+    until(async || paused().then_some(())).await;
     server.signal("KILL");
     drop(server);
     let ids =
