@@ -25,7 +25,7 @@ pub struct LoggedRow<'a> {
     pub(super) truth: Option<&'a Truth>,
 }
 
-/// What feedback has reported about a prediction.
+/// Truth and business metrics that feedback has reported about a prediction.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Truth {
     /// Time of the feedback with the true outcome.

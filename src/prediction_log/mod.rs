@@ -8,7 +8,7 @@
 //! - `columns.rs` turns records into columns, and `parquet_writer.rs` columns into a file.
 //! - `reader.rs` reads the log, and joins truths to predictions; `logged_row.rs` is a row of it.
 //!
-//! What waits to be written is bounded. Beyond it, and if the disk fails, rows are dropped and counted: a prediction never
+//! The rows that wait to be written are bounded. Beyond it, and if the disk fails, rows are dropped and counted: a prediction never
 //! depends on its log.
 
 #![warn(missing_docs)]
@@ -77,7 +77,7 @@ pub struct PredictionLog {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is logged of a version, as long as its `model.toml` is the same.
+/// Logged columns of a version, as long as its `model.toml` is the same.
 #[derive(Debug, Clone)]
 struct KnownVersion {
     config: Arc<ModelConfig>,

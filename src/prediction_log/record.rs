@@ -1,4 +1,4 @@
-//! What is logged of a request and of an item of feedback. A record owns its data, and holds memory for them until they
+//! Records of requests and of items of feedback. A record owns its data, and holds memory for them until they
 //! are in a file.
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use crate::identity::{ModelName, Version, VersionKey};
 pub(super) const REDACTABLE: [&str; 8] =
     ["request_id", "class", "confidence", "margin", "entropy", "value", "answer", "instance"];
 
-/// What is logged of the requests to a version.
+/// Logged columns of the requests to a version.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LoggedVersion {
     pub(super) model: ModelName,
