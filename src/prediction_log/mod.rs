@@ -8,8 +8,8 @@
 //! - `columns.rs` turns records into columns, and `parquet_writer.rs` columns into a file.
 //! - `reader.rs` reads the log, and joins truths to predictions; `logged_row.rs` is a row of it.
 //!
-//! The rows that wait to be written are bounded. Beyond it, and if the disk fails, rows are dropped and counted: a prediction never
-//! depends on its log.
+//! The rows that wait to be written are bounded. Beyond the bound, and if the disk fails, rows are dropped and counted: a
+//! prediction never depends on its log.
 
 #![warn(missing_docs)]
 
