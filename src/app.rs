@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::routes::{AliasOf, DataEndpoint};
-use crate::config::{Config, ListenAddress, Route, this_program};
-use crate::deploy::{Deployer, Journal};
+use crate::config::{Config, ListenAddress, Route, this_host, this_program};
+use crate::deploy::{Deployer, Fleet, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger, OutcomeLog};
 use crate::http::{
@@ -63,6 +63,8 @@ pub struct Dependencies {
     pub journal: Arc<dyn Journal>,
     /// The ledger of accepted feedback.
     pub ledger: Arc<dyn Ledger>,
+    /// The servers that share the journal and the ledger.
+    pub fleet: Arc<dyn Fleet>,
 }
 
 /// Returns the trial of versions, which runs this program in another process; `None` if `loading.trial` is off.
@@ -81,7 +83,7 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
 
 /// Returns the load cache of a server; `None` if it is off or cannot be used.
 fn load_cache(config: &Config, trial: &Trial) -> Option<Arc<LoadCache>> {
-    let (folder, max_bytes) = config.loading.cache(&config.state.url)?;
+    let (folder, max_bytes) = config.loading.cache(&config.state)?;
     LoadCache::open(&folder, max_bytes, &trial.libraries, &trial.program).map(Arc::new)
 }
 
@@ -142,16 +144,16 @@ impl App {
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::configured(&config)?;
         let trial = trial(&config, &runtime)?.map(|trial| Trial { cache: load_cache(&config, &trial), ..trial });
-        let State { journal, ledger } = state::open(&config.state.url, config.feedback.remembered).await?;
+        let State { journal, ledger, fleet } = state::open(&config.state, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;
-        let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };
+        let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger, fleet };
         App::build_with(config, parts).await
     }
 
     /// Builds a server like [`App::build`], but from these dependencies.
     pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
         check_routes(&config)?;
-        let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
+        let Dependencies { engine, isolated_engine, stages, trial, journal, ledger, fleet } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let api_keys = ApiKeys::load(&config.http, monitor.server())?;
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
@@ -178,7 +180,7 @@ impl App {
             load_limit,
         };
         let catalog = Arc::new(Catalog::default());
-        let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
+        let deployer = Deployer::start(loader, journal, fleet, Arc::clone(&catalog), config.repository.clone()).await?;
         let access_log = AccessLog::start(&config.log, monitor.server())?;
         let state = HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log);
         let state = Arc::new(state.with_prediction_log(prediction_log));
@@ -263,10 +265,15 @@ impl BoundApp {
     /// the delay early, and a third one the grace period.
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
         let BoundApp { app: App { config, state, data_tls, admin_tls, threads }, data, admin } = self;
-        let admin_threads = AdminThreads::start()?;
+        let (admin_threads, name) = (AdminThreads::start()?, replica_name(admin.addresses()));
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
-        let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
+        let deployer = || Arc::clone(&state.deployer);
+        let following = [
+            tokio::spawn(deployer().poll()),
+            tokio::spawn(deployer().follow()),
+            tokio::spawn(deployer().report_to_fleet(name)),
+        ];
         let mut watching: Vec<JoinHandle<()>> =
             [data_tls, admin_tls].into_iter().flatten().map(|tls| tokio::spawn(tls.watch())).collect();
         watching.extend(state.api_keys.clone().map(|keys| tokio::spawn(keys.watch())));
@@ -276,7 +283,8 @@ impl BoundApp {
             error = listeners.ended() => Err(error),
         };
         state.readiness.set(false);
-        polling.abort();
+        following.iter().for_each(JoinHandle::abort);
+        state.deployer.leave_fleet().await;
         sliding.abort();
         watching.iter().for_each(JoinHandle::abort);
         if let Ok(reason) = reason {
@@ -300,6 +308,7 @@ impl BoundApp {
         if !threads.end(TIMEOUT_OF_THREADS).await {
             tracing::warn!("a thread that serves connections could not be ended in time; the process exits anyway");
         }
+        state.feedback.flush(&state.monitor).await;
         if let Some(prediction_log) = &state.prediction_log {
             prediction_log.close().await;
         }
@@ -310,6 +319,16 @@ impl BoundApp {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Returns the name of this server in its fleet: the machine, and the port of the admin listener.
+fn replica_name(admin: &[ListenAddress]) -> String {
+    let host = this_host().unwrap_or_else(|| "localhost".to_owned());
+    let port = admin.iter().find_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address.port()),
+        ListenAddress::Unix(_) => None,
+    });
+    port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
 }
 
 /// The tasks of the data listener and the admin listener, while they serve.

@@ -31,6 +31,90 @@ pub struct Overview {
     /// Descriptions of the versions that are being loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loading: Vec<String>,
+    /// The servers that share the state of this one, itself included, as of their last reports. Empty if no other server
+    /// can share its state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<Replica>,
+}
+
+/// Report of a server about itself, for the servers that share its state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replica {
+    /// Identifier of the process.
+    pub id: String,
+    /// Name of the machine or the container, and the port of the admin listener.
+    pub name: String,
+    /// Version of Leeway.
+    pub leeway: String,
+    /// Start of the process.
+    #[schemars(with = "Time")]
+    pub started_at: Timestamp,
+    /// Time since the report, in seconds.
+    #[serde(default)]
+    pub age_s: f64,
+    /// The deployments that are in effect.
+    pub models: BTreeMap<ModelName, ReplicaModel>,
+}
+
+/// The deployment of a model that is in effect on a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicaModel {
+    /// Generation of the deployment.
+    pub generation: u64,
+    /// The reason why the model is not served, or why a newer deployment is not in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A server on which a deployment is not in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LaggingReplica {
+    /// Name of the server.
+    pub name: String,
+    /// Generation of the deployment that is in effect there; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The problem, if the server has reported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Replica {
+    /// Returns the reports in these texts, each with its age in seconds. A report that cannot be read is of another version
+    /// of Leeway, and is left out.
+    pub fn from_reports(reports: Vec<(String, f64)>) -> Vec<Replica> {
+        let read = |(text, age_s): (String, f64)| {
+            let report: Replica = serde_json::from_str(&text).ok()?;
+            Some(Replica { age_s: age_s.max(0.0), ..report })
+        };
+        let mut replicas: Vec<Replica> = reports.into_iter().filter_map(read).collect();
+        replicas.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+        replicas
+    }
+
+    /// Returns the server as a lagging one, unless this generation of a model or a later one is in effect on it.
+    ///
+    /// ```
+    /// use leeway::api::admin::{Replica, ReplicaModel};
+    /// let digits: leeway::identity::ModelName = "digits".parse().unwrap();
+    /// let replica = Replica {
+    ///     id: "1".into(), name: "a:8081".into(), leeway: "0.1.0".into(), started_at: jiff::Timestamp::UNIX_EPOCH, age_s: 0.0,
+    ///     models: [(digits.clone(), ReplicaModel { generation: 7, problem: None })].into(),
+    /// };
+    /// assert!(replica.lagging(&digits, 7).is_none());
+    /// assert_eq!(replica.lagging(&digits, 8).unwrap().generation, Some(7));
+    /// ```
+    pub fn lagging(&self, model: &ModelName, generation: u64) -> Option<LaggingReplica> {
+        let known = self.models.get(model);
+        if known.is_some_and(|known| known.generation >= generation) {
+            return None;
+        }
+        Some(LaggingReplica {
+            name: self.name.clone(),
+            generation: known.map(|known| known.generation),
+            problem: known.and_then(|known| known.problem.clone()),
+        })
+    }
 }
 
 /// Status of a model, with its deployment and its versions.
@@ -144,6 +228,9 @@ pub struct Deployment {
     pub traffic: TrafficSplit,
     /// The earlier stable versions, to which rollbacks return, the most recent last.
     pub rollback_path: Vec<Version>,
+    /// Digest of the `deployment.toml` that led to this deployment, or to the one that a rollback returned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Sha256>,
     /// Time since which each version has had a share of the traffic without a break.
     #[schemars(with = "BTreeMap<Version, Time>")]
     pub deployed_at: BTreeMap<Version, Timestamp>,
@@ -178,6 +265,8 @@ pub enum Action {
     Promote,
     /// The model went back to the stable version, or to the one before it.
     Rollback,
+    /// The `deployment.toml` of the model was changed.
+    File,
 }
 
 /// Response with past deployments of a model.
@@ -206,6 +295,7 @@ impl Action {
             Action::Traffic => "traffic",
             Action::Promote => "promote",
             Action::Rollback => "rollback",
+            Action::File => "file",
         }
     }
 }
@@ -235,6 +325,9 @@ macro_rules! change {
             pub reason: String,
             /// The generation that the change is based on. The change is refused if another generation is current.
             pub if_generation: Option<u64>,
+            /// Time to wait until the change is in effect on all servers that share the state, in milliseconds.
+            #[schemars(range(max = 600_000))]
+            pub wait_ms: Option<u64>,
         }
     };
 }
@@ -272,6 +365,9 @@ pub struct ChangeOutcome {
     /// The reason why the deployment is not in the journal yet. A rollback takes effect anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<String>,
+    /// The servers on which the change was not in effect at the end of `wait_ms`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lagging: Vec<LaggingReplica>,
 }
 
 // ===== drift =====

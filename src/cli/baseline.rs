@@ -138,7 +138,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
     /// Number of deployments that are read from the journal at a time.
     const PAGE: u32 = 1_000;
-    let journal = match state::past_journal(&config.state.url).await? {
+    let journal = match state::past_journal(&config.state).await? {
         PastJournal::Written(journal) => journal,
         PastJournal::Empty => return Ok(()),
         PastJournal::Unknown => {

@@ -15,14 +15,14 @@ use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::WarmUp;
-use crate::state::{self, MemoryJournal, MemoryLedger, PastJournal};
+use crate::state::{self, MemoryFleet, MemoryJournal, MemoryLedger, PastJournal};
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
     // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;
     logging::start(&config.log)?;
-    state::check_access(&config.state.url)?;
+    state::check_access(&config.state)?;
     let engine = OnnxRuntime::configured(&config)?;
     let trial = trial(&config, &engine)?;
     let isolated_engine = isolated_engine(&engine)?;
@@ -30,8 +30,8 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
         // Reads the deployments from the journal, and writes nothing.
-        let journal = match state::past_journal(&config.state.url).await? {
-            PastJournal::Written(journal) => MemoryJournal::with(journal.latest().await?),
+        let journal = match state::past_journal(&config.state).await? {
+            PastJournal::Written(journal) => MemoryJournal::with(journal.latest().await?.deployments),
             PastJournal::Empty | PastJournal::Unknown => MemoryJournal::default(),
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
@@ -42,6 +42,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             trial,
             journal: Arc::new(journal),
             ledger,
+            fleet: Arc::new(MemoryFleet),
         };
         let app = App::build_with(config, parts).await?;
         let snapshot = app.catalog().snapshot();

@@ -84,7 +84,7 @@ impl Client {
             false => config,
         };
         let agent = match &address {
-            ServerAddress::Url { .. } => config.build().into(),
+            ServerAddress::Url { .. } | ServerAddress::Dns(_) => config.build().into(),
             ServerAddress::Unix(path) => {
                 ureq::Agent::with_parts(config.build(), UnixConnector(path.clone()), DefaultResolver::default())
             }

@@ -32,6 +32,7 @@ mod panics;
 mod predict;
 mod promote;
 mod reload;
+mod replicas;
 mod rollback;
 mod schema;
 mod serve;

@@ -1,13 +1,15 @@
-//! Addresses of servers, as `--server` takes them: `http://host:8081`, `https://host`, `host:8081` or `unix:/run/leeway.sock`.
+//! Addresses of servers, as `--server` takes them: `http://host:8081`, `https://host`, `host:8081`, `dns:host:8081` or
+//! `unix:/run/leeway.sock`.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use crate::config::{ListenAddress, ListenAddresses};
 
 /// The accepted forms, for messages.
-const EXPECTED: &str = "http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:/PATH";
+const EXPECTED: &str = "http://HOST:PORT, https://HOST:PORT, HOST:PORT, dns:HOST:PORT or unix:/PATH";
 
 /// The address of a server that a command sends its requests to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(super) enum ServerAddress {
         /// Host and port, and the rest of the URL, without a slash at its end.
         rest: String,
     },
+    /// A name and a port: all servers at the addresses of the name.
+    Dns(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
@@ -31,6 +35,14 @@ impl ServerAddress {
             return match path.is_absolute() {
                 true => Ok(ServerAddress::Unix(path)),
                 false => Err(wrong("is no absolute path")),
+            };
+        }
+        if let Some(name) = text.strip_prefix("dns:") {
+            return match ServerAddress::parse(name) {
+                Ok(ServerAddress::Url { is_encrypted: false, rest }) if name == rest && !rest.contains('/') => {
+                    Ok(ServerAddress::Dns(rest))
+                }
+                _ => Err(wrong("has no name and port")),
             };
         }
         let (is_encrypted, rest) = match text.split_once("://") {
@@ -67,6 +79,18 @@ impl ServerAddress {
         text.split(',').map(|address| ServerAddress::parse(address.trim())).collect()
     }
 
+    /// Returns the addresses of single servers: those of a name, in order, or this one.
+    pub(super) fn resolve(self) -> Result<Vec<ServerAddress>, String> {
+        let ServerAddress::Dns(name) = &self else { return Ok(vec![self]) };
+        let found = name.to_socket_addrs().map_err(|error| format!("{self} cannot be resolved: {error}"))?;
+        let found: BTreeSet<SocketAddr> = found.collect();
+        let url = |address: SocketAddr| ServerAddress::Url { is_encrypted: false, rest: address.to_string() };
+        match found.is_empty() {
+            true => Err(format!("{self} has no addresses")),
+            false => Ok(found.into_iter().map(url).collect()),
+        }
+    }
+
     /// Returns the address to connect to of a configured listener: an IP address, or else a Unix socket. A Unix socket of
     /// an encrypted listener comes first, because it needs no encryption.
     pub(super) fn of_listener(addresses: &ListenAddresses, is_encrypted: bool) -> ServerAddress {
@@ -85,7 +109,9 @@ impl ServerAddress {
     /// Returns the URL of a path. For a Unix socket, the host of the URL is not used to connect.
     pub(super) fn url(&self, path: &str) -> String {
         match self {
-            ServerAddress::Url { is_encrypted: false, rest } => format!("http://{rest}{path}"),
+            ServerAddress::Url { is_encrypted: false, rest } | ServerAddress::Dns(rest) => {
+                format!("http://{rest}{path}")
+            }
             ServerAddress::Url { is_encrypted: true, rest } => format!("https://{rest}{path}"),
             ServerAddress::Unix(_) => format!("http://127.0.0.1{path}"),
         }
@@ -97,6 +123,7 @@ impl fmt::Display for ServerAddress {
         match self {
             ServerAddress::Url { is_encrypted: false, rest } => f.write_str(rest),
             ServerAddress::Url { is_encrypted: true, rest } => write!(f, "https://{rest}"),
+            ServerAddress::Dns(name) => write!(f, "dns:{name}"),
             ServerAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -139,12 +166,27 @@ mod tests {
             ("a:b", "no number as its port"),
             ("ftp://a:1", "another scheme"),
             ("unix:leeway.sock", "no absolute path"),
+            ("dns:leeway", "has no name and port"),
+            ("dns:http://leeway:8081", "has no name and port"),
+            ("dns:leeway:8081/path", "has no name and port"),
             ("http://a:1/b?c", "more than a path"),
         ] {
             assert!(url(text).is_err_and(|error| error.contains(problem)), "{text}");
         }
         assert_eq!(ServerAddress::parse_list("a:1, b:2").unwrap().len(), 2);
         assert!(ServerAddress::parse_list("a:1,,b:2").is_err());
+    }
+
+    #[test]
+    fn a_name_stands_for_all_its_addresses() {
+        let resolved = |text: &str| ServerAddress::parse(text).unwrap().resolve().unwrap();
+        let here = ["127.0.0.1:8081", "[::1]:8081"].map(|text| ServerAddress::parse(text).unwrap());
+        let found = resolved("dns:localhost:8081");
+        assert!(!found.is_empty() && found.iter().all(|address| here.contains(address)), "{found:?}");
+        assert_eq!(resolved("dns:127.0.0.1:8081"), here[..1]);
+        assert_eq!(resolved("localhost:8081"), [ServerAddress::parse("localhost:8081").unwrap()]);
+        let error = ServerAddress::parse("dns:nothing.invalid:1").unwrap().resolve().unwrap_err();
+        assert!(error.starts_with("dns:nothing.invalid:1 cannot be resolved"), "{error}");
     }
 
     #[test]

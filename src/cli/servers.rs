@@ -28,7 +28,8 @@ pub(super) struct ConnectionArgs {
     #[command(flatten)]
     pub(super) settings: ConfigArgs,
 
-    /// Admin listener of the server: http://HOST:PORT, https://HOST:PORT or unix:/PATH; several are separated by commas
+    /// Admin listener of the server: http://HOST:PORT, https://HOST:PORT, unix:/PATH, or dns:HOST:PORT for all addresses
+    /// of a name; several are separated by commas
     /// [default: LEEWAY_SERVER, or else admin.listen]
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = ServerAddress::parse)]
     server: Vec<ServerAddress>,
@@ -101,7 +102,11 @@ impl ConnectionArgs {
             (None, Some(certificate)) if configured => Trust::File(certificate),
             (None, _) => Trust::System,
         };
-        let clients = addresses.into_iter().map(|address| Client::new(address, &trust, secret, timeout));
+        let mut single = Vec::new();
+        for address in addresses {
+            single.extend(address.resolve().map_err(|problem| anyhow!("--server: {problem}"))?);
+        }
+        let clients = single.into_iter().map(|address| Client::new(address, &trust, secret, timeout));
         Ok(Servers(clients.collect::<Result<_>>()?))
     }
 

@@ -10,6 +10,7 @@ use comfy_table::Table;
 use super::client::{Client, Unreachable};
 use super::exit::Exit;
 use super::metrics_text::Metrics;
+use super::replicas::{problems_of_replicas, write_replicas};
 use super::servers::{ServerArgs, Servers, Title};
 use super::table_cells::{align_right, cell, milliseconds, seconds, table, text_of, words};
 use super::terminal;
@@ -58,6 +59,7 @@ pub(super) fn run(StatusArgs { model, check, server }: StatusArgs) -> Result<()>
                     }
                     write_model(out, model, Some(&numbers))?;
                 }
+                write_replicas(out, &overview.replicas)?;
                 write_problems(out, &overview)
             })
         }
@@ -116,7 +118,10 @@ fn problems(client: &Client, only: Option<&ModelName>) -> Result<Checked> {
     match only {
         Some(only) if models.is_empty() => problems.push(format!("there is no model {only}")),
         Some(_) => {}
-        None => problems.extend(overview.problems.iter().cloned()),
+        None => {
+            problems.extend(overview.problems.iter().cloned());
+            problems.extend(problems_of_replicas(&overview.replicas));
+        }
     }
     for model in &models {
         problems.extend(problems_of(model));

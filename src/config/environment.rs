@@ -14,8 +14,14 @@ pub fn this_user() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER").or_else(|| set("LOGNAME")).or_else(machine::user_name);
     let user = user.unwrap_or_else(|| "someone".to_owned());
-    let host = set("HOSTNAME").or_else(|| Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()));
-    host.filter(|host| !host.is_empty()).map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
+    this_host().map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
+}
+
+/// Returns the name of this machine or container, according to the environment or the system.
+pub fn this_host() -> Option<String> {
+    let set = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    let host = set.or_else(|| Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()));
+    host.filter(|host| !host.is_empty())
 }
 
 /// Returns the addresses of the servers that commands ask, according to the environment.

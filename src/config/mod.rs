@@ -11,6 +11,7 @@ mod budget;
 mod chain;
 mod cors;
 mod count;
+mod deployment_file;
 mod environment;
 mod lifecycle;
 mod listen;
@@ -39,8 +40,9 @@ pub use self::chain::{
 };
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
+pub use self::deployment_file::{DEPLOYMENT_FILE, DeploymentFile};
 pub use self::environment::{
-    columns_of_environment, is_colour_unwanted, server_of_environment, this_program, this_user,
+    columns_of_environment, is_colour_unwanted, server_of_environment, this_host, this_program, this_user,
 };
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
@@ -60,7 +62,7 @@ pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
 pub use self::route::Route;
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
-pub use self::state::{StateConfig, StateUrl};
+pub use self::state::{PostgresUrl, StateConfig, StateUrl};
 pub use self::tls::TlsConfig;
 
 /// The whole configuration of a server.

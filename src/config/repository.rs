@@ -1,12 +1,12 @@
 //! `[repository]` and `[loading]`: location of the models, and loading of their versions.
 
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::StateUrl;
+use super::StateConfig;
 use crate::identity::ModelName;
 
 /// `[repository]`: location of the models.
@@ -122,11 +122,8 @@ impl LoadingConfig {
     }
 
     /// Returns the folder of the load cache, and the maximum size of the graphs in it, in bytes.
-    pub fn cache(&self, state: &StateUrl) -> Option<(PathBuf, u64)> {
-        let beside_the_state = || match state {
-            StateUrl::Memory => None,
-            StateUrl::Sqlite(file) => Some(file.parent().unwrap_or(Path::new("")).join("cache")),
-        };
+    pub fn cache(&self, state: &StateConfig) -> Option<(PathBuf, u64)> {
+        let beside_the_state = || state.folder().map(|folder| folder.join("cache"));
         let folder = self.cache.clone().or_else(beside_the_state)?;
         (self.cache_mb > 0).then(|| (folder, self.cache_mb.saturating_mul(1 << 20)))
     }

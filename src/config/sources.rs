@@ -209,7 +209,7 @@ fn toml(path: &Path) -> Result<TomlFile, SetupError> {
 }
 
 /// Reads the text of a settings file, which must be a regular file of a bounded size.
-fn read_text(path: &Path) -> Result<String, String> {
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
     let read = || {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("not a file"));

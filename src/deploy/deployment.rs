@@ -2,10 +2,12 @@
 //! written here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::api::admin::{Action, Change, Deployment};
+use crate::config::{DEPLOYMENT_FILE, DeploymentFile};
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
@@ -23,6 +25,8 @@ pub enum Transition {
     Traffic(TrafficSplit),
     /// Make a version the stable one, with all requests.
     Promote(Version),
+    /// Deploy what `deployment.toml` says.
+    File(Arc<DeploymentFile>),
     /// Give all requests to the stable version; if it has them already, make the one before it stable again.
     Rollback,
 }
@@ -58,6 +62,7 @@ impl Deployment {
             stable,
             traffic: TrafficSplit::all_to(stable),
             rollback_path: Vec::new(),
+            file: None,
             deployed_at: BTreeMap::from([(stable, at)]),
             change: Change {
                 action: Action::Discover,
@@ -66,6 +71,14 @@ impl Deployment {
                 at,
             },
         }
+    }
+
+    /// Returns the first deployment of a model with a `deployment.toml`.
+    pub fn first_by_file(model: ModelName, file: &DeploymentFile, at: Timestamp) -> Deployment {
+        let first = Deployment::first(model, file.stable, at);
+        let deployed_at = file.traffic.shares().map(|(version, _)| (version, at)).collect();
+        let change = Change { action: Action::File, by: one_line(&file.by), reason: one_line(&file.reason), at };
+        Deployment { traffic: file.traffic.clone(), file: Some(file.sha256), deployed_at, change, ..first }
     }
 
     /// Returns the deployment after a change of this one, or `None` if this one is already as requested.
@@ -88,12 +101,12 @@ impl Deployment {
         let (action, stable, traffic) = match wish {
             Transition::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
             Transition::Promote(version) => {
-                if *version != self.stable {
-                    path.retain(|passed| *passed != self.stable && passed != version);
-                    path.push(self.stable);
-                    path.drain(..path.len().saturating_sub(MAX_PATH));
-                }
+                leave(&mut path, self.stable, *version);
                 (Action::Promote, *version, TrafficSplit::all_to(*version))
+            }
+            Transition::File(file) => {
+                leave(&mut path, self.stable, file.stable);
+                (Action::File, file.stable, file.traffic.clone())
             }
             Transition::Rollback if self.traffic != TrafficSplit::all_to(self.stable) => {
                 (Action::Rollback, self.stable, TrafficSplit::all_to(self.stable))
@@ -108,15 +121,21 @@ impl Deployment {
                 (Action::Rollback, before, TrafficSplit::all_to(before))
             }
         };
-        if stable == self.stable && traffic == self.traffic {
+        let file = match wish {
+            Transition::File(file) => Some(file.sha256),
+            // The file is not in effect, and is not to be applied again.
+            Transition::Rollback => self.file,
+            Transition::Traffic(_) | Transition::Promote(_) => None,
+        };
+        let is_of_file = matches!(wish, Transition::File(_));
+        if stable == self.stable && traffic == self.traffic && (!is_of_file || file == self.file) {
             return Ok(None);
         }
         let since = |version| self.deployed_at.get(&version).copied().unwrap_or(note.at);
         let deployed_at = traffic.shares().map(|(version, _)| (version, since(version))).collect();
-        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect();
-        let change = Change { action, by: text(&note.by), reason: text(&note.reason), at: note.at };
+        let change = Change { action, by: one_line(&note.by), reason: one_line(&note.reason), at: note.at };
         let (model, generation) = (self.model.clone(), self.generation + 1);
-        Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
+        Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, file, deployed_at, change }))
     }
 
     /// Returns the deployment that a request leads to, or `None` if this one is already as requested. Returns a
@@ -146,6 +165,28 @@ impl Deployment {
     pub fn serving_versions(&self) -> impl Iterator<Item = Version> {
         self.traffic.shares().map(|(version, _)| version).chain([self.stable])
     }
+}
+
+/// Returns the error about a change by hand of a model that has a `deployment.toml`.
+pub(super) fn by_file_only(model: &ModelName) -> OperatorError {
+    OperatorError::ChangeRefused(format!(
+        "model {model} is deployed by its {DEPLOYMENT_FILE}; change that file (leeway reload applies it at once), or remove it \
+         to deploy the model by commands; a rollback is always possible"
+    ))
+}
+
+/// Adds the stable version to the rollback path, if another one becomes stable.
+fn leave(path: &mut Vec<Version>, stable: Version, next: Version) {
+    if next != stable {
+        path.retain(|passed| *passed != stable && *passed != next);
+        path.push(stable);
+        path.drain(..path.len().saturating_sub(MAX_PATH));
+    }
+}
+
+/// Returns a text for the history: of bounded length, without line breaks and other control characters.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -194,6 +235,28 @@ mod tests {
             (Transition::Rollback, "1 | 1=100 | "),
             (Transition::Rollback, "no stable version before 1"),
         ]);
+    }
+
+    #[test]
+    fn a_file_is_deployed_once_even_after_a_rollback() {
+        let file = |text: &str| Arc::new(DeploymentFile::parse(text, "deployment.toml").unwrap());
+        let canary = file("stable = 1\n[traffic]\n1 = 90\n2 = 10\n");
+        let promoted = file("stable = 2\n");
+        check(&[
+            (Transition::File(Arc::clone(&canary)), "1 | 1=90 2=10 | "),
+            (Transition::File(canary), "already"),
+            (Transition::File(Arc::clone(&promoted)), "2 | 2=100 | 1"),
+            (Transition::Rollback, "1 | 1=100 | "),
+        ]);
+        let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        let deployed = first.after(&Transition::File(Arc::clone(&promoted)), &note()).unwrap().unwrap();
+        let rolled_back = deployed.after(&Transition::Rollback, &note()).unwrap().unwrap();
+        assert_eq!((deployed.file, rolled_back.file), (Some(promoted.sha256), Some(promoted.sha256)));
+        // A file that asks for what is there is recorded, so that a rollback from it lasts.
+        let same = file("stable = 1\n");
+        assert_eq!(first.after(&Transition::File(Arc::clone(&same)), &note()).unwrap().unwrap().generation, 2);
+        let by_hand = deployed.after(&Transition::Promote(version(3)), &note()).unwrap().unwrap();
+        assert_eq!(by_hand.file, None);
     }
 
     #[test]

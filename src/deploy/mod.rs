@@ -2,6 +2,7 @@
 //!
 //! - `deployment.rs` is the pure function from one deployment of a model to the next.
 //! - `journal.rs` keeps all deployments. A change takes effect once it is written there.
+//! - `fleet.rs` is the list of the servers that share the journal.
 //! - `repository_view.rs` is the repository as the last sync found it.
 //! - `lifecycle.rs` is the life cycle of a version in the server.
 //! - `reconcile.rs` decides which versions to load and which to retire.
@@ -13,6 +14,7 @@
 
 mod deployer;
 mod deployment;
+mod fleet;
 mod journal;
 mod lifecycle;
 mod offline;
@@ -22,6 +24,7 @@ mod repository_view;
 
 pub use self::deployer::Deployer;
 pub use self::deployment::{ChangeNote, ChangeRequest, Transition};
-pub use self::journal::{Appended, Journal};
+pub use self::fleet::{Fleet, GONE_AFTER, REPORT_INTERVAL};
+pub use self::journal::{Appended, Journal, Latest};
 pub use self::offline::change_offline;
 pub use self::reconcile::{Hold, LoadState, ReconcileAction, reconcile, wanted};

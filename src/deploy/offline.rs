@@ -1,7 +1,7 @@
 //! Changes in the journal of a server that is not running. The next server that starts with this journal serves the new
 //! deployment.
 
-use super::deployment::ChangeRequest;
+use super::deployment::{ChangeRequest, Transition, by_file_only};
 use super::journal::{Appended, Journal};
 use crate::api::admin::ChangeOutcome;
 use crate::error::{OperatorError, Result};
@@ -18,9 +18,12 @@ pub async fn change_offline(
     let Some(present) = journal.history(model, u64::MAX, 1).await?.pop() else {
         return Err(OperatorError::ChangeRefused(format!("the journal has no model {model} (state.url)")));
     };
+    if request.wish != Transition::Rollback && store.read_deployment(model).is_ok_and(|file| file.is_some()) {
+        return Err(by_file_only(model));
+    }
     let before = present.traffic.clone();
     let Some(next) = present.requested(request)? else {
-        return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None });
+        return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None, lagging: Vec::new() });
     };
     for version in next.serving_versions() {
         let verified = store.materialise(model, version).and_then(|folder| VerifiedVersion::read(&folder));
@@ -31,7 +34,9 @@ pub async fn change_offline(
         })?;
     }
     match journal.append(&next).await? {
-        Appended::Written => Ok(ChangeOutcome { changed: true, deployment: next, before, unwritten: None }),
+        Appended::Written => {
+            Ok(ChangeOutcome { changed: true, deployment: next, before, unwritten: None, lagging: Vec::new() })
+        }
         Appended::Lost(_) => Err(OperatorError::ChangeRefused(format!(
             "model {model} was changed by another process at the same time; check its deployment and try again"
         ))),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::ModelConfig;
+use crate::config::{DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
@@ -29,6 +29,10 @@ pub(super) struct ModelView {
     pub(super) config_mark: Fingerprint,
     /// The content of its `model.toml`, or the error of reading it.
     pub(super) config: Result<Arc<ModelConfig>, SetupError>,
+    /// Fingerprint of its `deployment.toml`.
+    pub(super) wish_mark: Fingerprint,
+    /// The content of its `deployment.toml`, or the error of reading it; `None` if it has none.
+    pub(super) wish: Option<Result<Arc<DeploymentFile>, SetupError>>,
     /// Its versions; never empty.
     pub(super) versions: BTreeMap<Version, VersionView>,
 }
@@ -66,12 +70,19 @@ impl ModelView {
             // Reads a file again that could not be read before: the disk may have been at fault.
             _ => store.read_config(&name).map(Arc::new),
         };
+        let wish_mark = store.deployment_fingerprint(&name);
+        let wish = match before {
+            Some(ModelView { wish_mark: mark, wish, .. }) if *mark == wish_mark && !matches!(wish, Some(Err(_))) => {
+                wish.clone()
+            }
+            _ => store.read_deployment(&name).map(|found| found.map(Arc::new)).transpose(),
+        };
         let view = |version: Version| {
             let before = before.and_then(|before| before.versions.get(&version));
             (version, VersionView::read(store, &name, version, before))
         };
         let versions = versions.into_iter().map(view).collect();
-        ModelView { config_place: store.config_place(&name), name, config_mark, config, versions }
+        ModelView { config_place: store.config_place(&name), name, config_mark, config, wish_mark, wish, versions }
     }
 }
 

@@ -20,6 +20,9 @@ pub enum SetupError {
     /// Problem with the state file.
     #[error("{0}")]
     State(String),
+    /// The database of the state cannot be reached now.
+    #[error("state.url: {0}")]
+    StateUnreachable(String),
     /// Problem with the repository of models as a whole.
     #[error("{0}")]
     Repository(String),

@@ -40,10 +40,33 @@ pub enum Recorded {
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
     /// Returns the key that signs prediction ids: the same for all servers that share this ledger.
-    async fn key(&self) -> Result<Vec<u8>, SetupError>;
+    async fn key(&self) -> Result<LedgerKey, SetupError>;
 
     /// Records these entries in order, and returns the result of each.
-    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>>;
+    async fn record(&self, entries: &[Entry]) -> Result<Vec<Recorded>, NotRecorded>;
+}
+
+/// The key that signs prediction ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerKey {
+    /// The key that all servers with this ledger have.
+    Shared(Vec<u8>),
+    /// The ledger cannot be reached, and its key is not known on this machine.
+    Unknown {
+        /// A random key, to sign with until the shared one is known.
+        provisional: Vec<u8>,
+        /// The reason why the ledger cannot be reached.
+        problem: String,
+    },
+}
+
+/// The reason why entries were not recorded, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRecorded {
+    /// The ledger could not be written, and an operator has to mend it.
+    Failed(String),
+    /// The ledger cannot be reached now. It may have recorded the entries or not; recording them again is safe.
+    Unreachable(String),
 }
 
 impl Entry {

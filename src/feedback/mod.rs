@@ -1,6 +1,7 @@
 //! Feedback: the true outcomes of predictions, reported by callers and joined with the predictions.
 //!
 //! - `accepted.rs` is the receiver of accepted feedback, such as the prediction log.
+//! - `buffer.rs` keeps feedback while the ledger cannot be reached.
 //! - `batch.rs` reads feedback from JSON, with limits.
 //! - `prediction_id.rs`: the signed id that every prediction has. It contains the prediction, so nothing is stored.
 //! - `label.rs` finds the class that a label means.
@@ -10,6 +11,7 @@
 
 mod accepted;
 mod batch;
+mod buffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod label;
@@ -25,8 +27,9 @@ use uuid::Uuid;
 pub use self::accepted::{AcceptedOutcome, OutcomeLog};
 use self::batch::{Amount, Item, Text};
 pub use self::batch::{Batch, MAX_ITEMS};
+use self::buffer::{Buffer, Kept, MAX_BUFFERED};
 use self::label::class_of;
-pub use self::ledger::{Entry, Ledger, Recorded};
+pub use self::ledger::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
 use crate::api::feedback::{ItemProblem, Taken};
 use crate::config::{BusinessKind, FeedbackConfig};
@@ -44,6 +47,8 @@ const MAX_PROBLEMS: usize = 100;
 const TAKEN_AT_ONE_TIME: usize = 16;
 /// Timeout of the wait for one of the [`TAKEN_AT_ONE_TIME`] places.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval of attempts to reach a ledger: for its key, and for feedback that waits for it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Tolerated difference between the clocks of replicas. A prediction dated at most this far in the future counts as
 /// made now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -57,6 +62,8 @@ pub struct Feedback {
     correction_window: Duration,
     /// Limits the number of requests whose feedback is recorded and joined at one time.
     taking: Arc<Semaphore>,
+    /// Feedback that waits for a ledger that cannot be reached.
+    buffer: Buffer,
     /// Receiver of accepted feedback, if there is one.
     log: Option<Arc<dyn OutcomeLog>>,
 }
@@ -66,11 +73,12 @@ impl Feedback {
     pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback, SetupError> {
         let signer = match &config.key {
             Some(key) => Signer::new(key.secret().as_bytes()),
-            None => Signer::new(&ledger.key().await?),
+            None => signer_of(&ledger).await?,
         };
         let (max_delay, correction_window) = (config.max_delay(), config.correction_window());
         let taking = Arc::new(Semaphore::new(TAKEN_AT_ONE_TIME));
-        Ok(Feedback { signer, ledger, max_delay, correction_window, taking, log: None })
+        let buffer = Buffer::default();
+        Ok(Feedback { signer, ledger, max_delay, correction_window, taking, buffer, log: None })
     }
 
     /// Passes accepted feedback on to this receiver.
@@ -114,43 +122,119 @@ impl Feedback {
         })?;
         let taking = tokio::spawn(async move {
             let _place = place;
-            self.take_to_the_end(judged, &monitor).await
+            self.take_to_the_end(judged, monitor).await
         });
         taking.await.map_err(|error| Error::internal(format_args!("feedback was not processed to the end: {error}")))?
     }
 
-    async fn take_to_the_end(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
-        let Judged(judged) = judged;
-        // All statements are recorded in one call.
-        let entries: Vec<Entry> =
-            judged.iter().flatten().flat_map(|joinable| joinable.parts.iter().map(|part| part.entry)).collect();
-        let mut recorded = Vec::new().into_iter();
-        if !entries.is_empty() {
-            match self.ledger.record(entries).await {
-                Ok(all) => recorded = all.into_iter(),
-                Err(error) => {
-                    monitor.deployments().state_failed(StatePart::Feedback, &error.for_operators());
-                    return Err(error);
-                }
-            }
-            monitor.deployments().state_works(StatePart::Feedback);
+    async fn take_to_the_end(self: Arc<Self>, judged: Judged, monitor: Arc<Monitor>) -> Result<Taken> {
+        // Feedback that waits is recorded first.
+        let recorded = match self.buffer.is_empty() {
+            true => self.record(&judged, &monitor).await,
+            false => Err(NotRecorded::Unreachable("earlier feedback still waits to be recorded".to_owned())),
+        };
+        match recorded {
+            Ok(recorded) => Ok(self.join(judged, recorded, &monitor)),
+            Err(NotRecorded::Failed(detail)) => Err(Error::FeedbackNotRecorded { detail }),
+            Err(NotRecorded::Unreachable(detail)) => self.keep(judged, detail, monitor),
         }
+    }
 
+    /// Records all statements of a batch in one call.
+    async fn record(&self, judged: &Judged, monitor: &Monitor) -> Result<Vec<Recorded>, NotRecorded> {
+        let entries = judged.entries();
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.ledger.record(&entries).await {
+            Ok(recorded) => {
+                monitor.deployments().state_works(StatePart::Feedback);
+                Ok(recorded)
+            }
+            Err(error) => {
+                let (NotRecorded::Failed(problem) | NotRecorded::Unreachable(problem)) = &error;
+                monitor.deployments().state_failed(StatePart::Feedback, problem);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds the statements that are new to the outcomes. `recorded` has the result of each statement, in order.
+    fn join(&self, Judged(judged): Judged, recorded: Vec<Recorded>, monitor: &Monitor) -> Taken {
+        let mut recorded = recorded.into_iter();
         let mut taken = Taken::default();
         for (index, judged) in judged.into_iter().enumerate() {
             let (result, detail) = match judged {
                 Ok(joinable) => joinable.join(&mut recorded, self.log.as_deref()),
                 Err(Refused(result, detail)) => (result, detail),
             };
-            *taken.results.entry(result).or_default() += 1;
-            if !result.is_taken() && taken.problems.len() < MAX_PROBLEMS {
-                taken.problems.push(ItemProblem { index, result, detail });
+            taken.add(index, result, detail);
+        }
+        count(&mut taken, monitor);
+        taken
+    }
+
+    /// Keeps a batch until the ledger can be reached.
+    fn keep(self: Arc<Self>, Judged(judged): Judged, detail: String, monitor: Arc<Monitor>) -> Result<Taken> {
+        let mut taken = Taken::default();
+        let mut kept = Vec::new();
+        for (index, judged) in judged.into_iter().enumerate() {
+            match judged {
+                Ok(joinable) => {
+                    taken.add(index, FeedbackResult::Buffered, String::new());
+                    kept.push(Ok(joinable));
+                }
+                Err(Refused(result, detail)) => taken.add(index, result, detail),
             }
         }
-        for result in FeedbackResult::ALL {
-            monitor.server().feedback(result, *taken.results.entry(result).or_default());
+        match self.buffer.keep(Judged(kept)) {
+            Kept::Full => {
+                let detail = format!("{detail}; {MAX_BUFFERED} earlier statements already wait for it");
+                return Err(Error::FeedbackNotRecorded { detail });
+            }
+            Kept::Behind => {}
+            Kept::First => drop(tokio::spawn(Arc::clone(&self).record_buffer(Arc::clone(&monitor)))),
         }
+        monitor.server().set_buffered_feedback(self.buffer.len());
+        count(&mut taken, &monitor);
         Ok(taken)
+    }
+
+    /// Records and joins the feedback that waits, until none is left.
+    async fn record_buffer(self: Arc<Self>, monitor: Arc<Monitor>) {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            if self.try_to_record_buffer(&monitor).await {
+                return;
+            }
+        }
+    }
+
+    /// Records and joins the feedback that waits. Returns true if none is left. A batch whose first recording succeeded
+    /// without an answer counts as a duplicate of itself: that is rare, and nothing is counted twice.
+    async fn try_to_record_buffer(&self, monitor: &Monitor) -> bool {
+        while let Some(oldest) = self.buffer.oldest() {
+            let Ok(recorded) = self.record(&oldest, monitor).await else {
+                self.buffer.put_back(oldest);
+                return false;
+            };
+            let statements = oldest.statements();
+            self.join(oldest, recorded, monitor);
+            let is_done = self.buffer.recorded(statements);
+            monitor.server().set_buffered_feedback(self.buffer.len());
+            if is_done {
+                return true;
+            }
+        }
+        self.buffer.is_empty()
+    }
+
+    /// Records the feedback that waits, if that is possible now, because the server stops.
+    pub async fn flush(&self, monitor: &Monitor) {
+        if !self.buffer.is_empty() && !self.try_to_record_buffer(monitor).await {
+            let lost = self.buffer.len();
+            tracing::error!(statements = lost, "feedback is lost: the server stops while its ledger cannot be reached");
+        }
     }
 
     /// Returns the statements of an item and the version that made the prediction, or the reason for refusing the item.
@@ -212,6 +296,62 @@ pub struct Judged(Vec<Result<Joinable, Refused>>);
 
 #[derive(Debug)]
 struct Refused(FeedbackResult, String);
+
+impl Judged {
+    /// Returns the entries of all statements, in order.
+    fn entries(&self) -> Vec<Entry> {
+        self.0.iter().flatten().flat_map(|joinable| joinable.parts.iter().map(|part| part.entry)).collect()
+    }
+
+    /// Returns the number of statements.
+    fn statements(&self) -> usize {
+        self.0.iter().flatten().map(|joinable| joinable.parts.len()).sum()
+    }
+}
+
+impl Taken {
+    fn add(&mut self, index: usize, result: FeedbackResult, detail: String) {
+        *self.results.entry(result).or_default() += 1;
+        if !result.is_taken() && self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(ItemProblem { index, result, detail });
+        }
+    }
+}
+
+/// Counts the results of a batch in the metrics, and completes them with zeros.
+fn count(taken: &mut Taken, monitor: &Monitor) {
+    for result in FeedbackResult::ALL {
+        let is_shown = result != FeedbackResult::Buffered || taken.results.contains_key(&result);
+        if is_shown {
+            monitor.server().feedback(result, *taken.results.entry(result).or_default());
+        }
+    }
+}
+
+/// Returns a signer with the key of a ledger. If the ledger cannot be reached, the signer gets the key later.
+async fn signer_of(ledger: &Arc<dyn Ledger>) -> Result<Signer, SetupError> {
+    let (provisional, problem) = match ledger.key().await? {
+        LedgerKey::Shared(key) => return Ok(Signer::new(&key)),
+        LedgerKey::Unknown { provisional, problem } => (provisional, problem),
+    };
+    tracing::warn!(
+        problem,
+        "until the ledger of feedback can be reached, prediction ids are valid on this server only"
+    );
+    let signer = Signer::new(&provisional);
+    let (ledger, later) = (Arc::clone(ledger), signer.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            if let Ok(LedgerKey::Shared(key)) = ledger.key().await {
+                later.set_key(&key);
+                tracing::info!("resolved: prediction ids are signed with the key of the ledger");
+                return;
+            }
+        }
+    });
+    Ok(signer)
+}
 
 fn invalid(why: String) -> Refused {
     Refused(FeedbackResult::Invalid, why)

@@ -5,8 +5,10 @@
 //! bytes of its HMAC-SHA-256 (RFC 2104; truncated as RFC 2104 §5 allows). Ids are opaque to clients: the format may
 //! change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -41,9 +43,9 @@ pub struct PredictionId {
     pub predicted: Observation,
 }
 
-/// Signs prediction ids, and verifies ids that were signed with the same key.
+/// Signs prediction ids, and verifies ids that were signed with the same key. Clones share their key.
 #[derive(Clone)]
-pub struct Signer(Hmac<Sha256>);
+pub struct Signer(Arc<ArcSwap<Hmac<Sha256>>>);
 
 /// A verified prediction id, with its signature, which is different for every id.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,13 +58,16 @@ pub struct Verified {
 impl Signer {
     /// Creates a signer with a key of any length.
     pub fn new(key: &[u8]) -> Signer {
-        // RFC 2104 §2: a key is padded with zeros to a block, and hashed first if it is longer.
-        let mut block = [0; 64];
-        match key.len() {
-            ..=64 => block[..key.len()].copy_from_slice(key),
-            _ => block[..32].copy_from_slice(&Sha256::digest(key)),
-        }
-        Signer(Hmac::new(&block.into()))
+        Signer(Arc::new(ArcSwap::from_pointee(mac(key))))
+    }
+
+    /// Replaces the key.
+    pub(super) fn set_key(&self, key: &[u8]) {
+        self.0.store(Arc::new(mac(key)));
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        Hmac::clone(&self.0.load())
     }
 
     /// Returns the text of a prediction id, with its signature.
@@ -81,7 +86,7 @@ impl Signer {
     pub fn sign(&self, id: &PredictionId) -> String {
         let mut bytes = [0; CONTENT + TAG];
         bytes[..CONTENT].copy_from_slice(&content(id));
-        let tag = self.0.clone().chain_update(&bytes[..CONTENT]).finalize().into_bytes();
+        let tag = self.mac().chain_update(&bytes[..CONTENT]).finalize().into_bytes();
         bytes[CONTENT..].copy_from_slice(&tag[..TAG]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -93,9 +98,20 @@ impl Signer {
             return None;
         }
         let (content, tag) = bytes.split_at(CONTENT);
-        self.0.clone().chain_update(content).verify_truncated_left(tag).ok()?;
+        self.mac().chain_update(content).verify_truncated_left(tag).ok()?;
         Some(Verified { id: read(content)?, tag: tag.try_into().ok()? })
     }
+}
+
+/// Returns the state of an HMAC with a key of any length.
+fn mac(key: &[u8]) -> Hmac<Sha256> {
+    // RFC 2104 §2: a key is padded with zeros to a block, and hashed first if it is longer.
+    let mut block = [0; 64];
+    match key.len() {
+        ..=64 => block[..key.len()].copy_from_slice(key),
+        _ => block[..32].copy_from_slice(&Sha256::digest(key)),
+    }
+    Hmac::new(&block.into())
 }
 
 impl Verified {
@@ -219,7 +235,7 @@ mod tests {
     /// RFC 4231, test case 2: checks the use of the key and the algorithm.
     #[test]
     fn the_signature_is_hmac_sha_256() {
-        let Signer(mac) = Signer::new(b"Jefe");
+        let mac = Signer::new(b"Jefe").mac();
         let tag = mac.chain_update(b"what do ya want for nothing?").finalize().into_bytes();
         assert_eq!(hex::encode(&tag[..TAG]), "5bdcc146bf60754e6a042426089575c7");
     }

@@ -29,6 +29,8 @@ type Answer = Result<Response, Failure>;
 
 /// Maximum number of deployments in one response.
 const MAX_HISTORY: u32 = 1_000;
+/// Maximum of `wait_ms` of a change.
+const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// Returns the handler of an endpoint of the admin listener.
 pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
@@ -123,26 +125,26 @@ pub(super) async fn drift(
 /// `PUT /admin/v1/models/{model}/traffic`
 pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model_in_path(path)?;
-    let TrafficChange { shares: Object(shares), by, reason, if_generation } = read_change(request).await?;
+    let TrafficChange { shares: Object(shares), by, reason, if_generation, wait_ms } = read_change(request).await?;
     let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
     let (wish, note) = (Transition::Traffic(split), note(by, reason));
-    change(&state, ChangeRequest { model, wish, note, if_generation }).await
+    change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await
 }
 
 /// `POST /admin/v1/models/{model}/promote`
 pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model_in_path(path)?;
-    let PromoteChange { version, by, reason, if_generation } = read_change(request).await?;
+    let PromoteChange { version, by, reason, if_generation, wait_ms } = read_change(request).await?;
     let (wish, note) = (Transition::Promote(version), note(by, reason));
-    change(&state, ChangeRequest { model, wish, note, if_generation }).await
+    change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await
 }
 
 /// `POST /admin/v1/models/{model}/rollback`
 pub(super) async fn rollback(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model_in_path(path)?;
-    let RollbackChange { by, reason, if_generation } = read_change(request).await?;
+    let RollbackChange { by, reason, if_generation, wait_ms } = read_change(request).await?;
     let (wish, note) = (Transition::Rollback, note(by, reason));
-    change(&state, ChangeRequest { model, wish, note, if_generation }).await
+    change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await
 }
 
 /// `POST /admin/v1/models/{model}/versions/{version}/load`
@@ -165,8 +167,17 @@ pub(super) async fn reload(State(state): State<Arc<HttpState>>) -> Answer {
     Ok(json(&state.deployer.overview())?)
 }
 
-async fn change(state: &HttpState, request: ChangeRequest) -> Answer {
-    Ok(json(&state.deployer.change(request).await?)?)
+/// Makes a change, and waits until it is in effect on all servers of the fleet, if that is asked for.
+async fn change(state: &HttpState, request: ChangeRequest, wait_ms: Option<u64>) -> Answer {
+    let timeout = wait_ms.map(Duration::from_millis);
+    if timeout.is_some_and(|timeout| timeout > MAX_WAIT) {
+        return Err(Error::InvalidInput(format!("wait_ms: expected at most {}", MAX_WAIT.as_millis())).into());
+    }
+    let mut outcome = state.deployer.change(request).await?;
+    if let Some(timeout) = timeout {
+        outcome.lagging = state.deployer.await_fleet(&outcome.deployment, timeout).await?;
+    }
+    Ok(json(&outcome)?)
 }
 
 /// Returns the note of a change for the history: its author, its reason and the current time.

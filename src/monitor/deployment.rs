@@ -9,7 +9,7 @@ use super::text::Series;
 use crate::error::LoadFault;
 
 /// Kinds of changes of a deployment. A closed set, because the kind is a label.
-const ACTIONS: [&str; 4] = ["discover", "traffic", "promote", "rollback"];
+const ACTIONS: [&str; 5] = ["discover", "traffic", "promote", "rollback", "file"];
 
 /// Recorder of the deployments of all models, and of failed reads and writes of the state.
 #[derive(Debug, Default)]

@@ -91,6 +91,8 @@ pub enum FeedbackResult {
     Forged,
     /// The item does not fit its prediction.
     Invalid,
+    /// The item waits until the state can be reached, and is then counted again by its result.
+    Buffered,
 }
 
 /// The kind of time or capacity that a refused request lacked. A closed set, because it is a label.
@@ -266,7 +268,7 @@ impl BatchElements {
 
 impl FeedbackResult {
     /// All results of an item of feedback.
-    pub const ALL: [FeedbackResult; 7] = [
+    pub const ALL: [FeedbackResult; 8] = [
         FeedbackResult::Joined,
         FeedbackResult::Corrected,
         FeedbackResult::Late,
@@ -274,11 +276,12 @@ impl FeedbackResult {
         FeedbackResult::Duplicate,
         FeedbackResult::Forged,
         FeedbackResult::Invalid,
+        FeedbackResult::Buffered,
     ];
 
     /// Returns true if an item of feedback with this result is counted.
     pub fn is_taken(self) -> bool {
-        matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected)
+        matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected | FeedbackResult::Buffered)
     }
 
     /// Name of the result in metrics and responses.
@@ -291,6 +294,7 @@ impl FeedbackResult {
             FeedbackResult::Duplicate => "duplicate",
             FeedbackResult::Forged => "forged",
             FeedbackResult::Invalid => "invalid",
+            FeedbackResult::Buffered => "buffered",
         }
     }
 }

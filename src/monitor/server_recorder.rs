@@ -23,6 +23,7 @@ pub struct ServerRecorder {
     access_lines_dropped: AtomicU64,
     error_responses: ErrorCounts,
     feedback: [AtomicU64; FeedbackResult::ALL.len()],
+    buffered_feedback: AtomicU64,
     ready: AtomicU64,
     serves_models: AtomicU64,
     body_memory: OnceLock<MemoryBudget>,
@@ -138,6 +139,12 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
             series.value(&[result.name()], count.load(Relaxed));
         }
     }),
+    gauge(
+        "leeway_outcome_feedback_buffered",
+        &[],
+        "Statements of feedback that wait until the state can be reached.",
+        |server, series| series.value(&[], server.buffered_feedback.load(Relaxed)),
+    ),
 ];
 
 // ===== impl ServerRecorder =====
@@ -162,6 +169,11 @@ impl ServerRecorder {
     /// Counts a connection that could not be accepted.
     pub fn accept_failed(&self) {
         self.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// Sets the number of statements of feedback that wait for the state.
+    pub fn set_buffered_feedback(&self, statements: usize) {
+        self.buffered_feedback.store(statements as u64, Relaxed);
     }
 
     /// Counts a line of the access log that was dropped.

@@ -7,7 +7,7 @@ use super::layout::{self, CONFIG_FILE, Found};
 use super::manifest::Manifest;
 use super::refusal::Refusal;
 use super::store::Store;
-use crate::config::ModelConfig;
+use crate::config::{DEPLOYMENT_FILE, DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
@@ -25,6 +25,10 @@ impl LocalFolder {
 
     fn config(&self, model: &ModelName) -> PathBuf {
         self.path.join(model.as_str()).join(CONFIG_FILE)
+    }
+
+    fn deployment(&self, model: &ModelName) -> PathBuf {
+        self.path.join(model.as_str()).join(DEPLOYMENT_FILE)
     }
 
     /// Returns the folder of a version. It may not exist.
@@ -48,6 +52,14 @@ impl Store for LocalFolder {
 
     fn config_fingerprint(&self, model: &ModelName) -> Fingerprint {
         Fingerprint::of_file(&self.config(model))
+    }
+
+    fn read_deployment(&self, model: &ModelName) -> Result<Option<DeploymentFile>, SetupError> {
+        DeploymentFile::read(&self.deployment(model))
+    }
+
+    fn deployment_fingerprint(&self, model: &ModelName) -> Fingerprint {
+        Fingerprint::of_file(&self.deployment(model))
     }
 
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {

@@ -8,7 +8,7 @@ use super::fingerprint::Fingerprint;
 use super::layout::Found;
 use super::manifest::Manifest;
 use super::refusal::Refusal;
-use crate::config::ModelConfig;
+use crate::config::{DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
@@ -26,6 +26,12 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Returns the fingerprint of the `model.toml` of a model.
     fn config_fingerprint(&self, model: &ModelName) -> Fingerprint;
+
+    /// Reads the `deployment.toml` of a model; `None` if it has none.
+    fn read_deployment(&self, model: &ModelName) -> Result<Option<DeploymentFile>, SetupError>;
+
+    /// Returns the fingerprint of the `deployment.toml` of a model.
+    fn deployment_fingerprint(&self, model: &ModelName) -> Fingerprint;
 
     /// Reads the manifest of a version.
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal>;

@@ -1,4 +1,4 @@
-//! Journal and ledger in memory, which are lost when the process ends.
+//! Journal and ledger in memory, which are lost when the process ends, and the fleet of a single server.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::key::random_key;
-use crate::api::admin::Deployment;
-use crate::deploy::{Appended, Journal};
+use crate::api::admin::{Deployment, Replica};
+use crate::deploy::{Appended, Fleet, Journal, Latest};
 use crate::error::{OperatorError, Result, SetupError};
-use crate::feedback::{Entry, Ledger, Recorded};
+use crate::feedback::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 use crate::identity::ModelName;
 
 /// Maximum number of deployments of a model in memory; older ones are dropped.
@@ -29,8 +29,13 @@ impl MemoryJournal {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
-        Ok(self.0.lock().values().filter_map(|deployments| deployments.back().cloned()).collect())
+    async fn latest(&self) -> Result<Latest, SetupError> {
+        Ok(Latest::read(self.0.lock().values().filter_map(|deployments| deployments.back().cloned()).collect()))
+    }
+
+    /// Never returns: no other process has this journal.
+    async fn changed(&self) {
+        std::future::pending().await
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
@@ -50,6 +55,25 @@ impl Journal for MemoryJournal {
         let models = self.0.lock();
         let newest_first = models.get(model).into_iter().flatten().rev();
         Ok(newest_first.filter(|deployment| deployment.generation < before).take(limit as usize).cloned().collect())
+    }
+}
+
+/// The fleet of a server that shares its state with no other.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryFleet;
+
+#[async_trait]
+impl Fleet for MemoryFleet {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn report(&self, own: &Replica) -> Result<Vec<Replica>, OperatorError> {
+        Ok(vec![own.clone()])
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), OperatorError> {
+        Ok(())
     }
 }
 
@@ -94,12 +118,12 @@ impl Known {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn key(&self) -> Result<Vec<u8>, SetupError> {
-        Ok(self.key.clone())
+    async fn key(&self) -> Result<LedgerKey, SetupError> {
+        Ok(LedgerKey::Shared(self.key.clone()))
     }
 
-    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+    async fn record(&self, entries: &[Entry]) -> Result<Vec<Recorded>, NotRecorded> {
         let mut known = self.known.lock();
-        Ok(entries.into_iter().map(|entry| known.record(entry, self.remembered.get())).collect())
+        Ok(entries.iter().map(|entry| known.record(*entry, self.remembered.get())).collect())
     }
 }

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use leeway_testkit::Postgres;
+
 use super::memory::KEPT_IN_MEMORY;
-use super::unwritable_disk::disk_problem;
+use super::sqlite::database::Database;
+use super::sqlite::journal::SqliteJournal;
+use super::sqlite::ledger::SqliteLedger;
+use super::sqlite::unwritable_disk::{FrozenJournal, disk_problem};
 use super::*;
-use crate::api::admin::Deployment;
-use crate::deploy::{Appended, ChangeNote, Transition};
+use crate::api::admin::{Deployment, Replica, ReplicaModel};
+use crate::deploy::{Appended, ChangeNote, Latest, Transition};
 use crate::error::OperatorError;
-use crate::feedback::{Entry, Recorded};
+use crate::feedback::{Entry, LedgerKey, NotRecorded, Recorded};
 
 async fn database_and_journal(path: &Path) -> (Arc<Database>, SqliteJournal) {
     let database = Arc::new(Database::open(path).await.unwrap());
@@ -46,6 +51,18 @@ fn promoted(from: &Deployment, version: &str) -> Deployment {
     from.after(&Transition::Promote(version.parse().unwrap()), &note).unwrap().unwrap()
 }
 
+async fn latest(journal: &dyn Journal) -> Vec<Deployment> {
+    let Latest { deployments, unreachable } = journal.latest().await.unwrap();
+    assert_eq!(unreachable, None);
+    deployments
+}
+
+/// A state in a database of its own, with a ledger that remembers three entries.
+async fn in_postgres(postgres: &Postgres, last_seen: &Path) -> State {
+    let url = StateUrl::try_from(postgres.url()).unwrap();
+    open(&StateConfig { last_seen: last_seen.to_owned(), ..StateConfig::at(url) }, three()).await.unwrap()
+}
+
 async fn check_journal(journal: &dyn Journal) {
     let one = first();
     assert_eq!(journal.append(&one).await.unwrap(), Appended::Written);
@@ -53,7 +70,7 @@ async fn check_journal(journal: &dyn Journal) {
     assert_eq!(journal.append(&two).await.unwrap(), Appended::Written);
     assert_eq!(journal.append(&other).await.unwrap(), Appended::Lost(Some(two.clone())));
     assert_eq!(journal.append(&promoted(&promoted(&two, "4"), "5")).await.unwrap(), Appended::Lost(Some(two.clone())));
-    assert_eq!(journal.latest().await.unwrap(), std::slice::from_ref(&two));
+    assert_eq!(latest(journal).await, std::slice::from_ref(&two));
     assert_eq!(journal.history(&one.model, u64::MAX, 10).await.unwrap(), [two.clone(), one.clone()]);
     assert_eq!(journal.history(&one.model, 2, 10).await.unwrap(), std::slice::from_ref(&one));
     assert_eq!(journal.history(&one.model, u64::MAX, 1).await.unwrap(), [two]);
@@ -65,6 +82,174 @@ async fn the_faster_one_is_written_and_the_other_is_told() {
     check_journal(&MemoryJournal::default()).await;
     let folder = tempfile::tempdir().unwrap();
     check_journal(&journal_at(&folder.path().join("new/journal.db")).await).await;
+}
+
+/// Of many changes at one time, by servers with connections of their own, one after the other is made.
+async fn check_races(journals: &[Arc<dyn Journal>]) {
+    const CHANGES: u64 = 20;
+    assert_eq!(journals[0].append(&first()).await.unwrap(), Appended::Written);
+    let mut operators = tokio::task::JoinSet::new();
+    for (index, journal) in journals.iter().cloned().enumerate() {
+        operators.spawn(async move {
+            let (mut present, mut written) = (first(), Vec::new());
+            for change in 0..CHANGES {
+                loop {
+                    let next = promoted(&present, &format!("{}", 10 * (index as u64 + 1) + change % 2));
+                    match journal.append(&next).await.unwrap() {
+                        Appended::Written => {
+                            written.push(next.generation);
+                            present = next;
+                            break;
+                        }
+                        Appended::Lost(latest) => present = latest.unwrap(),
+                    }
+                }
+            }
+            written
+        });
+    }
+    let mut written: Vec<u64> = operators.join_all().await.concat();
+    written.sort_unstable();
+    let expected: Vec<u64> = (2..2 + CHANGES * journals.len() as u64).collect();
+    assert_eq!(written, expected);
+    let history = journals[0].history(&first().model, u64::MAX, 1_000).await.unwrap();
+    let generations: Vec<u64> = history.iter().rev().map(|deployment| deployment.generation).collect();
+    assert_eq!(generations[1..], expected);
+}
+
+/// A change is noticed by those who share a journal, wherever it is made.
+async fn check_changes(one: &dyn Journal, other: &dyn Journal) {
+    // The first call says that there may be changes.
+    for journal in [one, other] {
+        journal.changed().await;
+    }
+    let (mut noticed, mut noticed_here) = (Box::pin(other.changed()), Box::pin(one.changed()));
+    let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), &mut noticed).await;
+    assert!(nothing.is_err(), "nothing has changed");
+    let present = latest(one).await.pop().unwrap();
+    assert_eq!(one.append(&promoted(&present, "77")).await.unwrap(), Appended::Written);
+    noticed.as_mut().await;
+    noticed_here.as_mut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_share_a_file_write_one_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journals: Vec<Arc<dyn Journal>> = Vec::new();
+    for _ in 0..3 {
+        journals.push(Arc::new(journal_at(&folder.path().join("leeway.db")).await));
+    }
+    check_races(&journals).await;
+    check_changes(&*journals[0], &*journals[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_share_a_database_write_one_history() {
+    let (postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let last_seen = folder.path().join("last-seen.json");
+    // They also create the tables at the same time.
+    let [one, two, three] =
+        [in_postgres(&postgres, &last_seen), in_postgres(&postgres, &last_seen), in_postgres(&postgres, &last_seen)];
+    let (one, two, three) = tokio::join!(one, two, three);
+    check_races(&[one.journal, Arc::clone(&two.journal), Arc::clone(&three.journal)]).await;
+    check_changes(&*two.journal, &*three.journal).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_in_a_database_keeps_the_rules() {
+    let (postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let last_seen = folder.path().join("last-seen.json");
+    let state = in_postgres(&postgres, &last_seen).await;
+    check_journal(&*state.journal).await;
+    check_ledger(&*state.ledger).await;
+    let other = in_postgres(&postgres, &last_seen).await;
+    assert_eq!(first_time(&*other.ledger, &[1, 7]).await, [false, true]);
+    assert_eq!(first_time(&*state.ledger, &[7]).await, [false]);
+    assert_eq!(state.ledger.key().await.unwrap(), other.ledger.key().await.unwrap());
+    check_fleet(&*state.fleet, &*other.fleet).await;
+    let url = StateUrl::try_from(postgres.url()).unwrap();
+    let PastJournal::Written(journal) = past_journal(&StateConfig::at(url)).await.unwrap() else { panic!() };
+    assert_eq!(latest(&*journal).await, latest(&*state.journal).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn corrections_in_a_database_keep_the_rules() {
+    let (postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    check_corrections(&*in_postgres(&postgres, &folder.path().join("last-seen.json")).await.ledger).await;
+}
+
+/// Whatever the order, an entry that two servers record at one time is the first on one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_servers_record_each_entry_once() {
+    let (postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let url = StateUrl::try_from(postgres.url()).unwrap();
+    let config = StateConfig { last_seen: folder.path().join("last-seen.json"), ..StateConfig::at(url) };
+    let mut servers = tokio::task::JoinSet::new();
+    for server in 0..4u64 {
+        let state = open(&config, NonZeroUsize::new(10_000).unwrap()).await.unwrap();
+        servers.spawn(async move {
+            let mut first = 0;
+            for batch in 0..25u64 {
+                // The same keys for all servers, in different orders.
+                let mut keys: Vec<u64> = (0..40).map(|key| batch * 40 + (key * 7 + server * 3) % 40).collect();
+                keys.rotate_left(server as usize * 5);
+                first += first_time(&*state.ledger, &keys).await.into_iter().filter(|first| *first).count();
+            }
+            first
+        });
+    }
+    assert_eq!(servers.join_all().await.into_iter().sum::<usize>(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_gone_is_told_and_comes_back() {
+    let (mut postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let last_seen = folder.path().join("last-seen.json");
+    let state = in_postgres(&postgres, &last_seen).await;
+    assert_eq!(state.journal.append(&first()).await.unwrap(), Appended::Written);
+    assert_eq!(latest(&*state.journal).await, [first()]);
+    let key = state.ledger.key().await.unwrap();
+    postgres.kill();
+    let two = promoted(&first(), "2");
+    assert!(matches!(state.journal.append(&two).await, Err(OperatorError::Journal(_))));
+    assert!(matches!(state.journal.latest().await, Err(SetupError::StateUnreachable(_))));
+    let entry = Entry { key: 1, said: 7, may_replace: false };
+    assert!(matches!(state.ledger.record(&[entry]).await, Err(NotRecorded::Unreachable(_))));
+    // A server that starts now has what this machine has seen, and says so. Without that it has nothing.
+    let starting = in_postgres(&postgres, &last_seen).await;
+    let seen = starting.journal.latest().await.unwrap();
+    assert_eq!(seen.deployments, [first()]);
+    assert!(seen.unreachable.unwrap().contains("PostgreSQL database postgres"));
+    assert_eq!(starting.ledger.key().await.unwrap(), key);
+    assert!(matches!(starting.journal.latest().await, Err(SetupError::StateUnreachable(_))));
+    let stranger = in_postgres(&postgres, &folder.path().join("nothing.json")).await;
+    assert!(matches!(stranger.journal.latest().await, Err(SetupError::StateUnreachable(_))));
+    assert!(matches!(stranger.ledger.key().await.unwrap(), LedgerKey::Unknown { .. }));
+    postgres.start_again();
+    for state in [&state, &starting, &stranger] {
+        assert_eq!(latest(&*state.journal).await, [first()]);
+        assert_eq!(state.ledger.key().await.unwrap(), key);
+    }
+    assert_eq!(starting.journal.append(&two).await.unwrap(), Appended::Written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_ends_the_start_with_its_words() {
+    let postgres = Postgres::start();
+    let check = async |url: String, expected: &str| {
+        let config = StateConfig::at(StateUrl::try_from(url).unwrap());
+        let error = open(&config, three()).await.unwrap_err().to_string();
+        assert!(error.starts_with("state.url: ") && error.contains(expected), "{error}");
+    };
+    check(postgres.url().replace("user=leeway", "user=nobody"), "role \"nobody\" does not exist").await;
+    check(postgres.url().replace("///postgres", "///nothing"), "database \"nothing\" does not exist").await;
+    check("postgres://db:port/leeway".to_owned(), "port").await;
+    let folder = tempfile::tempdir().unwrap();
+    drop(in_postgres(&postgres, &folder.path().join("last-seen.json")).await);
+    let url = StateUrl::try_from(postgres.url()).unwrap();
+    let config = StateConfig { password_file: Some(folder.path().join("none")), ..StateConfig::at(url) };
+    let error = open(&config, three()).await.unwrap_err().to_string();
+    assert!(error.starts_with("state.password_file: "), "{error}");
 }
 
 #[cfg(target_os = "linux")]
@@ -98,7 +283,7 @@ async fn what_was_written_is_there_when_it_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     journal_at(&path).await.append(&first()).await.unwrap();
-    assert_eq!(journal_at(&path).await.latest().await.unwrap(), [first()]);
+    assert_eq!(latest(&journal_at(&path).await).await, [first()]);
 }
 
 #[tokio::test]
@@ -150,19 +335,19 @@ async fn a_journal_that_cannot_be_written_is_read() {
     let path = folder.path().join("journal.db");
     let (database, journal) = database_and_journal(&path).await;
     journal.append(&first()).await.unwrap();
-    assert_eq!(read_only(&path).await.latest().await.unwrap(), [first()]);
+    assert_eq!(latest(&read_only(&path).await).await, [first()]);
     database.pool.close().await;
-    assert_eq!(read_only(&path).await.latest().await.unwrap(), [first()]);
+    assert_eq!(latest(&read_only(&path).await).await, [first()]);
     let frozen = |path: PathBuf| FrozenJournal::new(path, vec![first()], "its disk is full".to_owned());
     let nowhere = frozen("/proc/leeway/journal.db".into());
-    assert_eq!(nowhere.latest().await.unwrap(), [first()]);
+    assert_eq!(latest(&nowhere).await, [first()]);
     let second = promoted(&first(), "2");
     assert!(matches!(nowhere.append(&second).await, Err(OperatorError::Journal(_))));
     // The disk has space again.
     let thawed = frozen(path.clone());
     assert_eq!(thawed.append(&second).await.unwrap(), Appended::Written);
-    assert_eq!(thawed.latest().await.unwrap(), std::slice::from_ref(&second));
-    assert_eq!(journal_at(&path).await.latest().await.unwrap(), [second]);
+    assert_eq!(latest(&thawed).await, std::slice::from_ref(&second));
+    assert_eq!(latest(&journal_at(&path).await).await, [second]);
 }
 
 #[tokio::test]
@@ -184,8 +369,8 @@ async fn a_file_that_is_no_journal_is_refused() {
 
 /// Records these keys. Returns true for each that was recorded for the first time.
 async fn first_time(ledger: &dyn Ledger, keys: &[u64]) -> Vec<bool> {
-    let entries = keys.iter().map(|key| Entry { key: *key, said: 7, may_replace: false }).collect();
-    ledger.record(entries).await.unwrap().iter().map(|recorded| *recorded == Recorded::First).collect()
+    let entries: Vec<Entry> = keys.iter().map(|key| Entry { key: *key, said: 7, may_replace: false }).collect();
+    ledger.record(&entries).await.unwrap().iter().map(|recorded| *recorded == Recorded::First).collect()
 }
 
 async fn check_ledger(ledger: &dyn Ledger) {
@@ -211,9 +396,9 @@ async fn check_corrections(ledger: &dyn Ledger) {
         entry(-1.5, true),
     ];
     let expected = [Recorded::First, Recorded::Same, Recorded::Differs, before(-1.5), before(2.0), before(f64::MAX)];
-    assert_eq!(ledger.record(said.clone()).await.unwrap(), expected);
+    assert_eq!(ledger.record(&said).await.unwrap(), expected);
     let again = vec![entry(-1.5, true), entry(3.0, false), entry(3.0, true)];
-    assert_eq!(ledger.record(again).await.unwrap(), [Recorded::Same, Recorded::Differs, before(-1.5)]);
+    assert_eq!(ledger.record(&again).await.unwrap(), [Recorded::Same, Recorded::Differs, before(-1.5)]);
 }
 
 fn three() -> NonZeroUsize {
@@ -250,7 +435,7 @@ async fn of_what_was_said_before_corrections_were_taken_nothing_is_known() {
     drop(ledger);
     let ledger = ledger_at(&path).await;
     let again = Entry { key: 1, said: 8, may_replace: true };
-    assert_eq!(ledger.record(vec![again]).await.unwrap(), [Recorded::Same]);
+    assert_eq!(ledger.record(&[again]).await.unwrap(), [Recorded::Same]);
 }
 
 #[tokio::test]
@@ -277,7 +462,41 @@ async fn what_would_not_last_is_not_taken() {
     assert_eq!(first_time(&ledger, &[1]).await, [true]);
     std::fs::remove_file(&path).unwrap();
     let entry = Entry { key: 2, said: 7, may_replace: false };
-    let error = ledger.record(vec![entry]).await.unwrap_err();
-    assert!(error.detail().unwrap().contains("no longer exists"), "{error:?}");
-    assert!(!error.to_string().contains("leeway.db"), "{error}");
+    let Err(NotRecorded::Failed(problem)) = ledger.record(&[entry]).await else { panic!() };
+    assert!(problem.contains("no longer exists"), "{problem}");
+}
+
+// ===== the fleet =====
+
+async fn check_fleet(one: &dyn Fleet, other: &dyn Fleet) {
+    let replica = |id: &str, generation| Replica {
+        id: id.to_owned(),
+        name: format!("server-{id}:8081"),
+        leeway: "0.1.0".to_owned(),
+        started_at: Timestamp::UNIX_EPOCH,
+        age_s: 0.0,
+        models: [("digits".parse().unwrap(), ReplicaModel { generation, problem: None })].into(),
+    };
+    let known = async |fleet: &dyn Fleet, own: Replica| -> Vec<(String, u64)> {
+        let known = fleet.report(&own).await.unwrap();
+        assert!(known.iter().all(|replica| (0.0..5.0).contains(&replica.age_s)), "{known:?}");
+        known.into_iter().map(|replica| (replica.id, replica.models.into_values().next().unwrap().generation)).collect()
+    };
+    let expected = |expected: &[(&str, u64)]| -> Vec<(String, u64)> {
+        expected.iter().map(|(id, generation)| (id.to_string(), *generation)).collect()
+    };
+    assert_eq!(known(one, replica("a", 1)).await, expected(&[("a", 1)]));
+    assert_eq!(known(other, replica("b", 1)).await, expected(&[("a", 1), ("b", 1)]));
+    assert_eq!(known(one, replica("a", 2)).await, expected(&[("a", 2), ("b", 1)]));
+    other.leave("b").await.unwrap();
+    assert_eq!(known(one, replica("a", 2)).await, expected(&[("a", 2)]));
+    one.leave("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn servers_that_share_a_file_know_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StateConfig::at(StateUrl::Sqlite(folder.path().join("leeway.db")));
+    let [one, other] = [open(&config, three()).await.unwrap(), open(&config, three()).await.unwrap()];
+    check_fleet(&*one.fleet, &*other.fleet).await;
 }

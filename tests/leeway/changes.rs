@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use leeway::api::admin::Deployment;
 use leeway::app::Dependencies;
-use leeway::config::StateUrl;
-use leeway::deploy::{Appended, Journal};
+use leeway::config::{StateConfig, StateUrl};
+use leeway::deploy::{Appended, Journal, Latest};
 use leeway::error::{OperatorError, Result, SetupError};
 use leeway::identity::ModelName;
 use leeway::pipeline::Stages;
@@ -15,7 +15,7 @@ use leeway::state::MemoryJournal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, PLAIN, Repository, Server, TestApp, client, held_out, ledger, leeway, run, runtime, until,
+    Answer, PLAIN, Repository, Server, TestApp, client, held_out, ledger, leeway, no_fleet, run, runtime, until,
 };
 
 const PROMOTE: &str = "/admin/v1/models/plus/promote";
@@ -137,8 +137,12 @@ struct Disk {
 
 #[async_trait]
 impl Journal for Disk {
-    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
+    async fn latest(&self) -> Result<Latest, SetupError> {
         self.journal.latest().await
+    }
+
+    async fn changed(&self) {
+        self.journal.changed().await
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
@@ -161,7 +165,15 @@ async fn on_disk(repository: &Repository, disk: &Arc<Disk>) -> TestApp {
     let journal: Arc<dyn Journal> = Arc::<Disk>::clone(disk);
     TestApp::with_all(
         repository.config(),
-        Dependencies { engine, isolated_engine: None, stages, trial: None, journal, ledger: ledger() },
+        Dependencies {
+            engine,
+            isolated_engine: None,
+            stages,
+            trial: None,
+            journal,
+            ledger: ledger(),
+            fleet: no_fleet(),
+        },
     )
     .await
 }
@@ -196,7 +208,7 @@ async fn a_rollback_is_made_on_a_full_disk_and_written_when_there_is_room() {
     // No other change is accepted before it is written.
     let promoted = app.admin_post(PROMOTE, json!({ "version": 2 })).await;
     assert_eq!((promoted.status, version(&app).await.as_str()), (503, "3"), "{}", promoted.text);
-    assert_eq!(disk.latest().await.unwrap()[0].generation, 3);
+    assert_eq!(disk.latest().await.unwrap().deployments[0].generation, 3);
 
     disk.is_full.store(false, Ordering::SeqCst);
     app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
@@ -280,7 +292,7 @@ async fn a_journal_that_has_lost_the_deployments_of_a_model_has_written_none() {
     assert_eq!(version(&app).await, "3");
     disk.is_empty.store(false, Ordering::SeqCst);
     app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
-    assert_eq!(disk.latest().await.unwrap()[0].generation, 3);
+    assert_eq!(disk.latest().await.unwrap().deployments[0].generation, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +304,7 @@ async fn a_model_is_served_that_could_not_be_written_down() {
     assert_eq!(app.metric("leeway_deployments_unwritten").await, 1.0);
     disk.is_full.store(false, Ordering::SeqCst);
     app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
-    assert_eq!(disk.latest().await.unwrap()[0].generation, 1);
+    assert_eq!(disk.latest().await.unwrap().deployments[0].generation, 1);
 }
 
 /// A refusal is logged when it begins, and not for each request.
@@ -337,9 +349,9 @@ async fn a_state_that_cannot_be_used_is_refused_at_the_start_with_a_way_out() {
         assert!(!text.contains("nothing was changed"), "{text}");
     };
     // A disk that gets full in the middle of a file, simulated with SQLite's own tools.
-    let journal = leeway::state::open_journal(&url).await.unwrap();
+    let journal = leeway::state::open_journal(&StateConfig::at(url.clone())).await.unwrap();
     drop(journal);
-    drop(leeway::state::open(&url, std::num::NonZeroUsize::MIN).await.unwrap());
+    drop(leeway::state::open(&StateConfig::at(url.clone()), std::num::NonZeroUsize::MIN).await.unwrap());
     let sqlite = |statement: &str| {
         let python = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.execute(sys.argv[2])\ndb.commit()";
         let status =

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use leeway::config::StateUrl;
+use leeway::config::{StateConfig, StateUrl};
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, checkout, client, leeway, until};
@@ -67,9 +67,10 @@ async fn killed_between_any_two_steps_of_a_promotion() {
             async move { client.post(url).json(&json!({ "version": 1 })).send().await.map(|answer| answer.status()) }
         });
         // Another change waits for this one, which shows that this one is stopped. The journal shows its progress.
-        let journal = leeway::state::open_journal(&StateUrl::try_from(url.clone()).unwrap()).await.unwrap();
+        let journal =
+            leeway::state::open_journal(&StateConfig::at(StateUrl::try_from(url.clone()).unwrap())).await.unwrap();
         until(async || {
-            let generations = journal.latest().await.unwrap().first().map(|latest| latest.generation);
+            let generations = journal.latest().await.unwrap().deployments.first().map(|latest| latest.generation);
             (generations == Some(1 + u64::from(is_made))).then_some(())
         })
         .await;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use leeway::config::{Config, ModelConfig};
+use leeway::config::{Config, DeploymentFile, ModelConfig};
 use leeway::model::RowShape;
 use leeway::monitor::metrics;
 use leeway::pipeline::{StageContext, Stages};
 use leeway::repository::{Golden, Manifest};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
+use leeway_testkit::Postgres;
 use serde_json::Value;
 
 use crate::harness::{Repository, Server, TENSOR_STAGES, TestApp, checkout, copy_folder, held_out};
@@ -150,8 +151,8 @@ async fn the_documented_drift_report_has_this_form() {
     same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
 
-/// Runs the commands of a document in a folder with the shipped models, with a server on them.
-fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String {
+/// Returns a folder with the shipped models in `models`.
+fn folder_with_models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for version in ["1", "2"] {
         copy_folder(
@@ -160,6 +161,12 @@ fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String
         );
     }
     std::fs::copy(checkout().join("models/digits/model.toml"), folder.path().join("models/digits/model.toml")).unwrap();
+    folder
+}
+
+/// Runs the commands of a document in a folder with the shipped models, with a server on them.
+fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String {
+    let folder = folder_with_models();
     prepare(folder.path());
     let server = Server::start(&folder.path().join("models"), &[("LEEWAY_REPOSITORY__POLL_INTERVAL_MS", "0")]);
     let blocks = blocks_after(&read(file), &format!("run: {marker}"));
@@ -176,6 +183,43 @@ fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String
     let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{file}: {said}\n{complaints}");
     said
+}
+
+/// Two replicas on a real database, at sockets instead of the documented addresses.
+#[test]
+fn a_fleet_is_made_by_the_documented_commands() {
+    let (postgres, folder) = (Postgres::start(), folder_with_models());
+    let page = read("docs/fleet.md");
+    let block = |marker: &str| blocks_after(&page, &format!("fleet: {marker}")).concat();
+    let ready = "for server in 127.0.0.1:8081 127.0.0.1:8091; do until leeway status --server $server > /dev/null 2>&1; do \
+                 sleep 0.05; done; done\n";
+    let mut script = format!(
+        "set -e\nleeway() {{ {} \"$@\"; }}\ntrap 'kill $(jobs -p)' EXIT\n{}{ready}{}",
+        env!("CARGO_BIN_EXE_leeway"),
+        block("start"),
+        block("use")
+    );
+    for port in ["8080", "8081", "8090", "8091"] {
+        let socket = format!("unix:{}/{port}", folder.path().display());
+        script = script.replace(&format!("127.0.0.1:{port}"), &socket);
+    }
+    script = script.replace("postgres://leeway@db.example/leeway", &format!("'{}'", postgres.url()));
+    assert!(!script.contains("127.0.0.1"), "{script}");
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script]).current_dir(folder.path()).env_remove("ORT_DYLIB_PATH").env("LEEWAY_LOADING__TRIAL", "false");
+    let output = bash.output().unwrap();
+    let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}\n{complaints}");
+    assert!(said.contains("stable version 1, generation 2") && said.contains("reported"), "{said}");
+}
+
+#[test]
+fn every_deployment_toml_in_the_documentation_is_valid() {
+    let blocks = blocks_after(&read("docs/models.md"), "deployment.toml");
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        DeploymentFile::parse(&block, "docs/models.md").unwrap();
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use leeway::app::Dependencies;
 use leeway::config::{Config, StateUrl};
 use leeway::error::{Result, SetupError};
 use leeway::feature::Observation;
-use leeway::feedback::{Entry, Ledger, PredictionId, Recorded, Signer};
+use leeway::feedback::{Entry, Ledger, LedgerKey, NotRecorded, PredictionId, Recorded, Signer};
 use leeway::identity::VersionKey;
 use leeway::pipeline::Stages;
 use leeway::state::MemoryLedger;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out, no_fleet, runtime};
 
 const KEY: &str = "a key of two replicas";
 
@@ -275,11 +275,11 @@ struct SlowLedger {
 
 #[async_trait]
 impl Ledger for SlowLedger {
-    async fn key(&self) -> Result<Vec<u8>, SetupError> {
+    async fn key(&self) -> Result<LedgerKey, SetupError> {
         self.ledger.key().await
     }
 
-    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+    async fn record(&self, entries: &[Entry]) -> Result<Vec<Recorded>, NotRecorded> {
         let recorded = self.ledger.record(entries).await;
         self.recorded.notify_one();
         self.go.notified().await;
@@ -300,8 +300,9 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
         isolated_engine: None,
         stages: Stages::default(),
         trial: None,
-        journal: leeway::state::open_journal(&config.state.url).await.unwrap(),
+        journal: leeway::state::open_journal(&config.state).await.unwrap(),
         ledger: Arc::<SlowLedger>::clone(&ledger),
+        fleet: no_fleet(),
     };
     let app = TestApp::with_all(config, parts).await;
     let ids = predicted(&app, 1).await;

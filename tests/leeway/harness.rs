@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
 use leeway::config::{Config, ListenAddress, Provider, SessionConfig, StageConfig};
+use leeway::deploy::Fleet;
 use leeway::error::{Result, SetupError};
 use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
@@ -15,7 +16,7 @@ use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::registry::Trial;
-use leeway::state::{MemoryLedger, State};
+use leeway::state::{MemoryFleet, MemoryLedger, State};
 use leeway::tensor::{Signature, TensorSpec, Tensors};
 pub(crate) use leeway_testkit::{
     KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, copy_folder, held_out, leeway, run,
@@ -76,6 +77,11 @@ pub(crate) fn ledger() -> Arc<dyn Ledger> {
     Arc::new(MemoryLedger::new(Config::default().feedback.remembered))
 }
 
+/// The fleet of a server that shares its state with no other.
+pub(crate) fn no_fleet() -> Arc<dyn Fleet> {
+    Arc::new(MemoryFleet)
+}
+
 pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
@@ -92,8 +98,9 @@ pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
 
 /// The dependencies of a server without trials.
 pub(crate) async fn dependencies(config: &Config, engine: Arc<dyn Engine>, stages: Stages) -> Dependencies {
-    let State { journal, ledger } = leeway::state::open(&config.state.url, config.feedback.remembered).await.unwrap();
-    Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger }
+    let State { journal, ledger, fleet } =
+        leeway::state::open(&config.state, config.feedback.remembered).await.unwrap();
+    Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger, fleet }
 }
 
 impl TestApp {
@@ -113,10 +120,17 @@ impl TestApp {
 
     /// Starts a server that tries versions out before it loads them.
     pub(crate) async fn with_trial(config: Config, trial: Trial) -> TestApp {
-        let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
+        let journal = leeway::state::open_journal(&config.state).await.unwrap();
         let (engine, stages) = (runtime(), Stages::default());
-        let parts =
-            Dependencies { engine, isolated_engine: None, stages, trial: Some(trial), journal, ledger: ledger() };
+        let parts = Dependencies {
+            engine,
+            isolated_engine: None,
+            stages,
+            trial: Some(trial),
+            journal,
+            ledger: ledger(),
+            fleet: no_fleet(),
+        };
         TestApp::with_all(config, parts).await
     }
 

@@ -34,6 +34,7 @@ mod detectors;
 mod documentation;
 mod drift;
 mod first_run;
+mod fleet;
 mod golden;
 mod grpc;
 #[cfg(target_os = "linux")]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use leeway::app::Dependencies;
-use leeway::config::StateUrl;
+use leeway::config::{StateConfig, StateUrl};
 use leeway::deploy;
 use leeway::pipeline::Stages;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, run, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, no_fleet, run, runtime};
 
 /// Versions 1, 2 and 3, which add their own number to x.
 fn repository() -> Repository {
@@ -402,7 +402,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
-    let journal = leeway::state::open_journal(&StateUrl::Memory).await.unwrap();
+    let journal = leeway::state::open_journal(&StateConfig::at(StateUrl::Memory)).await.unwrap();
     let parts = || Dependencies {
         engine: runtime(),
         isolated_engine: None,
@@ -410,6 +410,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
         trial: None,
         journal: Arc::clone(&journal),
         ledger: ledger(),
+        fleet: no_fleet(),
     };
     let one = TestApp::with_all(repository.config(), parts()).await;
     let other = TestApp::with_all(repository.config(), parts()).await;
@@ -428,7 +429,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let repository = repository();
-    let journal = leeway::state::open_journal(&StateUrl::Memory).await.unwrap();
+    let journal = leeway::state::open_journal(&StateConfig::at(StateUrl::Memory)).await.unwrap();
     let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,
@@ -436,11 +437,12 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
         trial: None,
         journal: Arc::clone(&journal),
         ledger: ledger(),
+        fleet: no_fleet(),
     };
     let app = TestApp::with_all(repository.config(), parts).await;
     repository.add("plus", 4, "not_per_row");
     let note = deploy::ChangeNote { by: "another".into(), reason: String::new(), at: jiff::Timestamp::UNIX_EPOCH };
-    let first = journal.latest().await.unwrap().remove(0);
+    let first = journal.latest().await.unwrap().deployments.remove(0);
     let next = first.after(&deploy::Transition::Promote("4".parse().unwrap()), &note).unwrap().unwrap();
     assert_eq!(journal.append(&next).await.unwrap(), deploy::Appended::Written);
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();

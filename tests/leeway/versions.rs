@@ -11,7 +11,9 @@ use leeway::pipeline::Stages;
 use leeway::repository::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, run, runtime, trial};
+use crate::harness::{
+    PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, no_fleet, run, runtime, trial,
+};
 
 /// A repository whose version 1 serves. A test may break version 2, which adds 5 to x and has the 5 in a file of its
 /// own.
@@ -194,7 +196,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
         trial.timeout = Duration::from_millis(300);
         let mut config = repository.config();
         config.repository.start = StartMode::Strict;
-        let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
+        let journal = leeway::state::open_journal(&config.state).await.unwrap();
         let parts = Dependencies {
             engine: runtime(),
             isolated_engine: None,
@@ -202,6 +204,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
             trial: Some(trial.clone()),
             journal,
             ledger: ledger(),
+            fleet: no_fleet(),
         };
         let error = leeway::app::App::build_with(config, parts).await.unwrap_err().to_string();
         assert!(error.contains(says), "{does}: {error}");
@@ -307,7 +310,7 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     let mut config = repository.config();
     config.repository.newest_versions = 0;
     let trial = Some(trial(&config));
-    let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
+    let journal = leeway::state::open_journal(&config.state).await.unwrap();
     let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,
@@ -315,6 +318,7 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
         trial,
         journal,
         ledger: ledger(),
+        fleet: no_fleet(),
     };
     let app = TestApp::with_all(config, parts).await;
     std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();

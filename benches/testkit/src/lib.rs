@@ -7,6 +7,7 @@ mod floor;
 mod load_generator;
 mod measuring;
 mod places;
+mod postgres;
 mod process;
 mod python;
 mod repository;
@@ -18,6 +19,7 @@ pub use self::measuring::{Spread, in_turn, meanwhile, median, number_from, quant
 pub use self::places::{
     checkout, copy_folder, example, held_out, leeway_program, onnxruntime, shipped, test_model, workshop,
 };
+pub use self::postgres::Postgres;
 pub use self::process::{KillOnDrop, leeway, run};
 pub use self::python::{python, python_of_peers, succeed};
 pub use self::repository::{PLAIN, Repository, TENSOR_STAGES, test_config};

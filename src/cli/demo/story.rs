@@ -148,6 +148,7 @@ impl Story {
             by: AUTHOR.to_owned(),
             reason: "trained again".to_owned(),
             if_generation: None,
+            wait_ms: None,
         };
         self.server.put::<ChangeOutcome>(&format!("/models/{MODEL}/traffic"), &change)?;
         self.send(source, |penguin| penguin)?;
@@ -162,8 +163,12 @@ impl Story {
 
     fn rollback(&mut self) -> Result<()> {
         write!(self.out, "\n4. Rollback\n\n   $ leeway rollback {MODEL} --reason \"the canary is worse\"\n\n")?;
-        let change =
-            RollbackChange { by: AUTHOR.to_owned(), reason: "the canary is worse".to_owned(), if_generation: None };
+        let change = RollbackChange {
+            by: AUTHOR.to_owned(),
+            reason: "the canary is worse".to_owned(),
+            if_generation: None,
+            wait_ms: None,
+        };
         let begin = Instant::now();
         let ChangeOutcome { before, deployment, .. } =
             self.server.post(&format!("/models/{MODEL}/rollback"), &change)?;

@@ -144,9 +144,9 @@ fn chosen(config: &Config, store: &dyn Store, model: &ModelName, given: Option<V
         None => {}
     }
     let stable = one_thread()?.block_on(async {
-        match state::past_journal(&config.state.url).await? {
+        match state::past_journal(&config.state).await? {
             PastJournal::Written(journal) => {
-                let latest = journal.latest().await?;
+                let latest = journal.latest().await?.deployments;
                 Ok(latest.iter().find(|deployment| deployment.model == *model).map(|deployment| deployment.stable))
             }
             PastJournal::Empty | PastJournal::Unknown => anyhow::Ok(None),

@@ -10,11 +10,13 @@ use super::Deployer;
 use super::load::ConfigRequirement;
 use super::state::{ModelState, Recorded};
 use crate::api::admin::Deployment;
+use crate::deploy::deployment::{ChangeNote, ChangeRequest, Transition};
 use crate::deploy::journal::Appended;
 use crate::deploy::lifecycle::Event;
 use crate::deploy::reconcile::{LoadState, ReconcileAction, reconcile, wanted};
 use crate::deploy::repository_view::{Comparison, compare};
-use crate::identity::{ModelName, Version};
+use crate::error::OperatorError;
+use crate::identity::{ModelName, Sha256, Version};
 use crate::registry::{Pace, ServedVersion};
 
 impl Deployer {
@@ -23,6 +25,7 @@ impl Deployer {
     pub(super) async fn advance(self: &Arc<Self>, name: &ModelName) {
         self.deploy_first(name).await;
         self.take_over_newer(name).await;
+        self.apply_file(name);
         let mut steps = match self.state.lock().models.get(name) {
             Some(model) => {
                 let mut steps = self.steps(model);
@@ -117,16 +120,11 @@ impl Deployer {
             let Some(model) = state.models.get_mut(name).filter(|model| model.recorded != Recorded::Yes) else {
                 return;
             };
-            let live = model.live();
-            let was_refused = |version: &Version| live.get(version) == Some(&LoadState::Refused);
-            let Some(highest) = model.on_disk.versions.keys().rev().find(|version| !was_refused(version)).copied()
-            else {
-                return;
-            };
-            if model.deployment.stable != highest {
-                model.deployment = Deployment::first(name.clone(), highest, Timestamp::now());
+            let Some(first) = first_deployment(name, model) else { return };
+            if model.deployment.traffic != first.traffic || model.deployment.file != first.file {
+                model.deployment = first;
             }
-            if !model.is_loaded(highest) {
+            if !model.deployment.serving_versions().all(|version| model.is_loaded(version)) {
                 return;
             }
             model.deployment.clone()
@@ -147,6 +145,53 @@ impl Deployer {
                 self.keep_unwritten(&first, &self.journal_failed(error));
             }
             Err(error) => drop(self.journal_failed(error)),
+        }
+    }
+
+    /// Deploys what `deployment.toml` says, in the background, if the file is new or has changed.
+    fn apply_file(self: &Arc<Self>, name: &ModelName) {
+        let file = {
+            let mut state = self.state.lock();
+            let Some(model) = state.models.get_mut(name).filter(|model| model.recorded == Recorded::Yes) else {
+                return;
+            };
+            let Some(file) = model.wish().cloned() else {
+                (model.applied_file, model.file_problem) = (None, None);
+                return;
+            };
+            if model.deployment.file == Some(file.sha256) {
+                (model.applied_file, model.file_problem) = (Some(file.sha256), None);
+            }
+            if model.is_applying || model.is_withdrawn || model.applied_file == Some(file.sha256) {
+                return;
+            }
+            model.is_applying = true;
+            file
+        };
+        let (deployer, model) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            let note = ChangeNote { by: file.by.clone(), reason: file.reason.clone(), at: Timestamp::now() };
+            let wish = Transition::File(Arc::clone(&file));
+            let request = ChangeRequest { model: model.clone(), wish, note, if_generation: None };
+            let applied = deployer.change(request).await;
+            deployer.note_file(&model, file.sha256, applied.err());
+        });
+    }
+
+    /// Records the result of applying a `deployment.toml`. A failure is tried again at the next sync.
+    fn note_file(&self, name: &ModelName, sha256: Sha256, failure: Option<OperatorError>) {
+        let mut state = self.state.lock();
+        let Some(model) = state.models.get_mut(name) else { return };
+        model.is_applying = false;
+        match failure {
+            None => (model.applied_file, model.file_problem) = (Some(sha256), None),
+            Some(error) => {
+                let problem = error.for_operators();
+                if model.file_problem.as_ref() != Some(&problem) {
+                    tracing::error!(model = %name, problem, "the deployment.toml could not be applied");
+                    model.file_problem = Some(problem);
+                }
+            }
         }
     }
 
@@ -257,5 +302,20 @@ impl Deployer {
         }
         model.on(version, Event::Compared(mark, altered));
         self.publish(&mut state);
+    }
+}
+
+/// Returns the first deployment of a new model: by its `deployment.toml`, or else its highest version that was not refused.
+/// `None` if there is no such version, or if the file is wrong.
+fn first_deployment(name: &ModelName, model: &ModelState) -> Option<Deployment> {
+    match &model.on_disk.wish {
+        Some(Ok(file)) => Some(Deployment::first_by_file(name.clone(), file, Timestamp::now())),
+        Some(Err(_)) => None,
+        None => {
+            let live = model.live();
+            let was_refused = |version: &Version| live.get(version) == Some(&LoadState::Refused);
+            let highest = model.on_disk.versions.keys().rev().find(|version| !was_refused(version)).copied()?;
+            Some(Deployment::first(name.clone(), highest, Timestamp::now()))
+        }
     }
 }

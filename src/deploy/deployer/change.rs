@@ -8,6 +8,7 @@ use super::Deployer;
 use super::load::ConfigRequirement;
 use super::state::Recorded;
 use crate::api::admin::{ChangeOutcome, Deployment};
+use crate::deploy::deployment::by_file_only;
 use crate::deploy::deployment::{ChangeRequest, Transition};
 use crate::deploy::journal::Appended;
 use crate::deploy::lifecycle::Event;
@@ -61,6 +62,7 @@ impl Deployer {
     /// Returns the deployment that a change starts from: the current one in the journal.
     async fn begin_change(self: &Arc<Self>, request: &mut ChangeRequest) -> Result<Deployment, OperatorError> {
         self.refuse_withdrawn(&request.model)?;
+        self.refuse_by_hand(&request.model, &request.wish)?;
         self.deploy_first(&request.model).await;
         if self.is_undecided(&request.model) {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
@@ -156,7 +158,7 @@ impl Deployer {
             self.advance_in_background(&deployment.model);
         }
         let unwritten = self.unwritten(&deployment.model);
-        ChangeOutcome { changed, deployment, before, unwritten }
+        ChangeOutcome { changed, deployment, before, unwritten, lagging: Vec::new() }
     }
 
     /// Returns the reason why the deployment in effect is not in the journal yet; `None` if it is.
@@ -200,6 +202,16 @@ impl Deployer {
         Ok(latest)
     }
 
+    /// Refuses a change of a model that has a `deployment.toml`, except for that file and for a rollback, which must always be
+    /// possible.
+    fn refuse_by_hand(&self, name: &ModelName, wish: &Transition) -> Result<(), OperatorError> {
+        let has_file = self.state.lock().models.get(name).is_some_and(|model| model.on_disk.wish.is_some());
+        match wish {
+            Transition::Traffic(_) | Transition::Promote(_) if has_file => Err(by_file_only(name)),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns true if the model is new, and its first deployment is not decided yet.
     fn is_undecided(&self, name: &ModelName) -> bool {
         self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
@@ -235,6 +247,7 @@ impl Deployer {
             before = %before.traffic, "deployed"
         );
         self.loader.monitor.deployments().changed(model.as_str(), change.action.name());
+        self.membership.report_soon();
     }
 
     /// Loads a version and keeps it loaded.

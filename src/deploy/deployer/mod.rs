@@ -21,12 +21,14 @@
 //! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
 //! | `withdraw.rs` | unloads and loads of whole models |
 //! | `chains.rs` | chains of models: which can be served, and changes that would take one out of service |
+//! | `fleet.rs` | reports to the other servers, and waits for them |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
 mod advance;
 mod chains;
 mod change;
+mod fleet;
 mod load;
 mod publish;
 mod show;
@@ -42,6 +44,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use self::fleet::Membership;
 use self::state::State;
 use super::journal::Journal;
 use crate::config::RepositoryConfig;
@@ -54,6 +57,7 @@ pub struct Deployer {
     journal: Arc<dyn Journal>,
     catalog: Arc<Catalog>,
     repository: RepositoryConfig,
+    membership: Membership,
     state: Mutex<State>,
     /// Held while a deployment is written to the journal and takes effect.
     writing: tokio::sync::Mutex<()>,

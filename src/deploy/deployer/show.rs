@@ -22,6 +22,7 @@ impl Deployer {
             loading: state.models.iter().flat_map(loading).collect(),
             models: state.models.iter().map(|(name, model)| status(model, state.why_unserved(name))).collect(),
             problems: state.problems.texts(),
+            replicas: self.membership.known(),
         }
     }
 
@@ -54,7 +55,7 @@ fn status(model: &ModelState, unserved: Option<Unserved>) -> ModelStatus {
         unserved: unserved.map(|why| why.reason),
         deployment: model.deployment.clone(),
         config_problem: model.on_disk.config.as_ref().err().map(ToString::to_string),
-        deployment_problem: model.deployment_problem.clone(),
+        deployment_problem: model.deployment_problem.clone().or_else(|| model.difference_from_file()),
         unwritten: model.unwritten.shown(),
         versions: versions.into_iter().rev().map(|version| version_status(model, version)).collect(),
     }

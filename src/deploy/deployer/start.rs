@@ -8,10 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::Deployer;
+use super::fleet::Membership;
 use super::load::{LOADS_AT_ONE_TIME, SLOW_LOADS_AT_ONE_TIME};
 use super::state::{Recorded, SyncReason};
+use super::sync::JournalView;
 use crate::api::admin::Deployment;
 use crate::config::{RepositoryConfig, StartMode};
+use crate::deploy::fleet::Fleet;
 use crate::deploy::journal::Journal;
 use crate::error::{Result, SetupError};
 use crate::identity::ModelName;
@@ -23,6 +26,7 @@ impl Deployer {
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,
+        fleet: Arc<dyn Fleet>,
         catalog: Arc<Catalog>,
         repository: RepositoryConfig,
     ) -> Result<Arc<Deployer>, SetupError> {
@@ -31,6 +35,7 @@ impl Deployer {
             journal,
             catalog,
             repository,
+            membership: Membership::new(fleet),
             state: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
@@ -40,12 +45,18 @@ impl Deployer {
             stopping: watch::Sender::new(false),
         });
         let view = deployer.view_repository().await?;
-        let latest = deployer.latest_deployments().await?;
-        deployer.take_in(view, Some(&latest), BTreeMap::new(), SyncReason::Regular);
+        let latest = match deployer.read_journal().await {
+            // Nothing is served until the database answers: what is deployed must not be guessed.
+            Err(SetupError::StateUnreachable(problem)) if deployer.repository.start == StartMode::Lenient => {
+                JournalView::unreadable(problem)
+            }
+            latest => latest?,
+        };
+        deployer.take_in(view, &latest, BTreeMap::new(), SyncReason::Regular);
         if deployer.repository.start == StartMode::Strict {
             deployer.refuse_problems()?;
         }
-        for model in latest.keys().filter(|name| !deployer.state.lock().models.contains_key(*name)) {
+        for model in latest.deployments.keys().filter(|name| !deployer.state.lock().models.contains_key(*name)) {
             tracing::warn!(%model, "the deployment journal has a model that is not in the repository, or cannot be served");
         }
         let deadline = deployer.repository.start_timeout().map(|timeout| tokio::time::sleep(timeout).deadline());
@@ -85,6 +96,18 @@ impl Deployer {
             return Err(if model.recorded == Recorded::Yes { in_deployment(error, &model.deployment) } else { error });
         }
         Ok(())
+    }
+
+    /// Takes over the deployments that other servers write to the journal, as soon as they are written. Never returns.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            self.journal.changed().await;
+            let deployer = Arc::clone(&self);
+            // Spawned, so that it completes even if this future is dropped.
+            if let Err(error) = tokio::spawn(async move { deployer.sync_journal().await }).await {
+                tracing::error!(%error, "a sync with the deployment journal was cut off");
+            }
+        }
     }
 
     /// Syncs with the repository every `repository.poll_interval_ms`, for as long as the server runs.

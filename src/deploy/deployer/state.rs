@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::api::admin::Deployment;
-use crate::config::{ModelConfig, SessionPlace};
+use crate::config::{DEPLOYMENT_FILE, DeploymentFile, ModelConfig, SessionPlace};
 use crate::deploy::lifecycle::{Event, Lifecycle, Load, LoadFailure};
 use crate::deploy::problems::Problems;
 use crate::deploy::reconcile::{Hold, LoadState};
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{Error, Result};
-use crate::identity::{ModelName, Version};
+use crate::identity::{ModelName, Sha256, Version};
 use crate::registry::{ServedModel, ServedVersion};
 
 /// The reason why a model is not served, after an operator has unloaded it.
@@ -44,6 +44,12 @@ pub(super) struct ModelState {
     pub(super) is_overtaken: bool,
     /// The reason why a newer deployment cannot be taken over.
     pub(super) deployment_problem: Option<String>,
+    /// Digest of the `deployment.toml` that has been applied, or was found applied.
+    pub(super) applied_file: Option<Sha256>,
+    /// The reason why the `deployment.toml` could not be applied.
+    pub(super) file_problem: Option<String>,
+    /// True while the `deployment.toml` is being applied.
+    pub(super) is_applying: bool,
     pub(super) unwritten: Unwritten,
     /// The versions for which a load was started.
     pub(super) versions: BTreeMap<Version, VersionRecord>,
@@ -199,6 +205,9 @@ impl ModelState {
             newer: None,
             is_overtaken: false,
             deployment_problem: None,
+            applied_file: None,
+            file_problem: None,
+            is_applying: false,
             unwritten: Unwritten::default(),
             versions: BTreeMap::new(),
             holds: BTreeMap::new(),
@@ -289,6 +298,9 @@ impl ModelState {
         if self.is_withdrawn {
             return Some(Unserved { is_transient: true, reason: UNLOADED.to_owned() });
         }
+        if self.recorded == Recorded::NotYet && matches!(self.on_disk.wish, Some(Err(_))) {
+            return Some(Unserved { is_transient: false, reason: "its deployment.toml is wrong".to_owned() });
+        }
         let missing =
             self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
         let (is_transient, reason) = match (missing, self.recorded) {
@@ -307,6 +319,31 @@ impl ModelState {
             },
         };
         Some(Unserved { is_transient, reason })
+    }
+
+    /// Returns the content of the model's `deployment.toml`, if it has a valid one.
+    pub(super) fn wish(&self) -> Option<&Arc<DeploymentFile>> {
+        self.on_disk.wish.as_ref().and_then(|wish| wish.as_ref().ok())
+    }
+
+    /// Returns the difference between the deployment in effect and the `deployment.toml`, for operators.
+    pub(super) fn difference_from_file(&self) -> Option<String> {
+        if let Some(problem) = &self.file_problem {
+            return Some(format!("{DEPLOYMENT_FILE} is not in effect: {problem}"));
+        }
+        let file = self.wish()?;
+        let Deployment { stable, traffic, generation, change, .. } = &self.deployment;
+        let is_different =
+            self.applied_file == Some(file.sha256) && (*stable != file.stable || *traffic != file.traffic);
+        is_different.then(|| {
+            format!(
+                "{DEPLOYMENT_FILE} asks for stable version {} and traffic {}, but since then there was a {} \
+                 (generation {generation}); it is deployed again when the file changes",
+                file.stable,
+                file.traffic,
+                change.action.name()
+            )
+        })
     }
 
     /// Returns the reason why versions of a deployment cannot be loaded now, if there is one.

@@ -9,14 +9,28 @@ use jiff::Timestamp;
 use super::Deployer;
 use super::state::{ModelState, Recorded, State, SyncReason, about_config};
 use crate::api::admin::Deployment;
-use crate::config::ModelConfig;
+use crate::config::{DEPLOYMENT_FILE, ModelConfig};
+use crate::deploy::journal::Latest;
 use crate::deploy::problems::ProblemChange;
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::ModelName;
 
-/// The latest deployments in the journal, by model.
-pub(super) type Latest = BTreeMap<ModelName, Deployment>;
+/// The journal as a sync found it.
+#[derive(Debug)]
+pub(super) struct JournalView {
+    /// The current deployments, by model.
+    pub(super) deployments: BTreeMap<ModelName, Deployment>,
+    /// The reason why the journal could not be read. The deployments are then those that this machine remembers.
+    pub(super) problem: Option<String>,
+}
+
+impl JournalView {
+    /// Returns the view of a journal that could not be read.
+    pub(super) fn unreadable(problem: String) -> JournalView {
+        JournalView { deployments: BTreeMap::new(), problem: Some(problem) }
+    }
+}
 
 impl Deployer {
     /// Takes over changes of the repository and the journal. A problem changes only what is shown, not what is served.
@@ -30,16 +44,36 @@ impl Deployer {
                 None
             }
         };
-        let latest = match self.latest_deployments().await {
-            Ok(latest) => Some(latest),
-            Err(error) => {
-                let problem = format!("the deployment journal could not be read: {error}");
-                problems.insert("the deployment journal".to_owned(), problem);
-                self.note_journal_failure(&error.to_string());
-                None
-            }
+        let journal = match self.read_journal().await {
+            Ok(journal) => journal,
+            Err(error) => JournalView::unreadable(error.to_string()),
         };
-        self.take_in(view.unwrap_or_default(), latest.as_ref(), problems, reason);
+        self.take_in(view.unwrap_or_default(), &journal, problems, reason);
+    }
+
+    /// Takes over the deployments of the journal. Reads the repository only if they need something that it did not have.
+    pub(super) async fn sync_journal(self: &Arc<Self>) {
+        // The next sync with the repository shows the problem.
+        let Ok(journal) = self.read_journal().await else { return };
+        let (newer, is_behind) = {
+            let mut state = self.state.lock();
+            let newer = note_newer(&mut state, &journal);
+            let lacks = |name: &ModelName| {
+                let newer = state.models.get(name).and_then(|model| Some((model, model.newer.as_ref()?)));
+                newer.is_some_and(|(model, newer)| newer.serving_versions().any(|version| !model.is_on_disk(version)))
+            };
+            let knows = |name: &ModelName| state.models.contains_key(name) || state.without_config.contains_key(name);
+            let is_behind = newer.iter().any(lacks) || !state.repository.models.keys().all(knows);
+            (newer, is_behind)
+        };
+        if is_behind {
+            self.sync(SyncReason::Regular).await;
+        }
+        let names = match is_behind {
+            true => self.state.lock().models.keys().cloned().collect(),
+            false => newer,
+        };
+        names.iter().for_each(|name| self.advance_in_background(name));
     }
 
     /// Reads the repository on a thread of its own.
@@ -49,17 +83,19 @@ impl Deployer {
         self.on_a_thread(self.pace(), "repository", read).await?
     }
 
-    pub(super) async fn latest_deployments(&self) -> Result<Latest, SetupError> {
-        let latest = self.journal.latest().await?;
-        Ok(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect())
+    pub(super) async fn read_journal(&self) -> Result<JournalView, SetupError> {
+        let Latest { deployments, unreachable } = self.journal.latest().await?;
+        let deployments = deployments.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect();
+        let remembered = |problem| format!("{problem}; the last deployments that this machine has seen are served");
+        Ok(JournalView { deployments, problem: unreachable.map(remembered) })
     }
 
-    /// Takes over a view of the repository. Does not add new models while the journal cannot be read, because their
-    /// deployments are not known then.
+    /// Takes over a view of the repository and of the journal. Does not add models whose deployments are not known because
+    /// the journal could not be read.
     pub(super) fn take_in(
         &self,
         view: RepositoryView,
-        latest: Option<&Latest>,
+        journal: &JournalView,
         mut problems: BTreeMap<String, String>,
         reason: SyncReason,
     ) {
@@ -68,14 +104,20 @@ impl Deployer {
         state.repository = Arc::clone(&view);
         state.without_config.clear();
         problems.extend(view.problems.clone());
+        if let Some(problem) = &journal.problem {
+            let problem_of = format!("the deployment journal could not be read: {problem}");
+            problems.insert("the deployment journal".to_owned(), problem_of);
+            self.note_journal_failure(problem);
+        }
         for (name, found) in &view.models {
             if let Some(model) = state.models.get_mut(name) {
                 self.update(model, found, (reason, now));
-            } else if let Some(latest) = latest {
-                let recorded = if latest.contains_key(name) { Recorded::Yes } else { Recorded::NotYet };
+            } else if journal.problem.is_none() || journal.deployments.contains_key(name) {
+                let known = journal.deployments.get(name);
+                let recorded = if known.is_some() { Recorded::Yes } else { Recorded::NotYet };
                 match &found.config {
                     Ok(config) => {
-                        let model = new_model(found, config, latest.get(name).cloned());
+                        let model = new_model(found, config, known.cloned());
                         state.models.extend(model.map(|model| (name.clone(), model)));
                     }
                     Err(error) => {
@@ -83,6 +125,11 @@ impl Deployer {
                         state.without_config.insert(name.clone(), recorded);
                     }
                 }
+            }
+        }
+        for (name, found) in &view.models {
+            if let Some(Err(error)) = &found.wish {
+                problems.insert(format!("{DEPLOYMENT_FILE} of {name}"), error.to_string());
             }
         }
         state.models.retain(|name, model| {
@@ -97,13 +144,7 @@ impl Deployer {
             }
             is_kept
         });
-        for (name, model) in &mut state.models {
-            let newer = latest.and_then(|latest| latest.get(name));
-            let newer = newer.filter(|newer| model.is_replaced_by(newer));
-            if newer.is_some() {
-                model.newer = newer.cloned();
-            }
-        }
+        note_newer(&mut state, journal);
         state.note_named_versions();
         self.show_problems(&mut state, problems);
         self.publish(&mut state);
@@ -167,11 +208,28 @@ impl Deployer {
     }
 }
 
+/// Notes the deployments in the journal that have to replace those in effect, and returns their models.
+fn note_newer(state: &mut State, journal: &JournalView) -> Vec<ModelName> {
+    let mut names = Vec::new();
+    for (name, model) in &mut state.models {
+        let newer = journal.deployments.get(name);
+        if let Some(newer) = newer.filter(|newer| model.is_replaced_by(newer)) {
+            model.newer = Some(newer.clone());
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 /// Returns the state of a new model without loaded versions. A model that is not in the journal starts with the highest
 /// version that can be loaded. `None` if it has no version, which the view excludes.
 fn new_model(found: &Arc<ModelView>, config: &Arc<ModelConfig>, known: Option<Deployment>) -> Option<ModelState> {
     let highest = *found.versions.keys().next_back()?;
     let recorded = if known.is_some() { Recorded::Yes } else { Recorded::NotYet };
-    let deployment = known.unwrap_or_else(|| Deployment::first(found.name.clone(), highest, Timestamp::now()));
+    let (name, now) = (found.name.clone(), Timestamp::now());
+    let deployment = known.unwrap_or_else(|| match &found.wish {
+        Some(Ok(file)) => Deployment::first_by_file(name, file, now),
+        _ => Deployment::first(name, highest, now),
+    });
     Some(ModelState::new(Arc::clone(found), Arc::clone(config), deployment, recorded))
 }

@@ -8,21 +8,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::Connection as _;
 
-use super::key::{KEY_BYTES, random_key};
-use super::sqlite::{Database, Durability};
-use crate::error::{Error, Result, SetupError};
-use crate::feedback::{Entry, Ledger, Recorded};
+use super::database::{Database, Durability};
+use crate::error::{Result, SetupError};
+use crate::feedback::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
+use crate::state::key::{KEY_BYTES, random_key};
 
 /// A ledger in an SQLite file.
 #[derive(Debug)]
-pub(super) struct SqliteLedger {
+pub(in crate::state) struct SqliteLedger {
     database: Arc<Database>,
     remembered: i64,
 }
 
 impl SqliteLedger {
     /// Creates the ledger of this database, which remembers this many entries.
-    pub(super) fn new(database: Arc<Database>, remembered: NonZeroUsize) -> SqliteLedger {
+    pub(in crate::state) fn new(database: Arc<Database>, remembered: NonZeroUsize) -> SqliteLedger {
         SqliteLedger { database, remembered: i64::try_from(remembered.get()).unwrap_or(i64::MAX) }
     }
 
@@ -71,14 +71,14 @@ impl SqliteLedger {
         Ok(recorded)
     }
 
-    async fn check_file(&self) -> Result<()> {
-        self.database.check_file().await.map_err(|problem| Error::FeedbackNotRecorded { detail: problem })
+    async fn check_file(&self) -> Result<(), NotRecorded> {
+        self.database.check_file().await.map_err(NotRecorded::Failed)
     }
 }
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn key(&self) -> Result<Vec<u8>, SetupError> {
+    async fn key(&self) -> Result<LedgerKey, SetupError> {
         let wrong = |problem: &str| {
             SetupError::State(format!(
                 "state.url: in {}, the key that prediction ids are signed with is invalid: {problem}; restore the file, \
@@ -106,16 +106,16 @@ impl Ledger for SqliteLedger {
             }
         };
         match hex::decode(&key) {
-            Ok(bytes) if bytes.len() == KEY_BYTES => Ok(bytes),
+            Ok(bytes) if bytes.len() == KEY_BYTES => Ok(LedgerKey::Shared(bytes)),
             Ok(bytes) => Err(wrong(&format!("it has {} bytes instead of {KEY_BYTES}", bytes.len()))),
             Err(error) => Err(wrong(&error.to_string())),
         }
     }
 
-    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+    async fn record(&self, entries: &[Entry]) -> Result<Vec<Recorded>, NotRecorded> {
         self.check_file().await?;
-        let recorded = self.try_record(&entries).await;
-        let recorded = recorded.map_err(|error| Error::FeedbackNotRecorded { detail: error.to_string() })?;
+        let recorded = self.try_record(entries).await;
+        let recorded = recorded.map_err(|error| NotRecorded::Failed(error.to_string()))?;
         // The write is durable only if the open file is still the one at the path.
         self.check_file().await?;
         Ok(recorded)

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
+use super::database::Database;
 use super::file::Checks;
-use super::memory::MemoryJournal;
-use super::sqlite::Database;
-use super::sqlite_journal::SqliteJournal;
+use super::journal::SqliteJournal;
 use crate::api::admin::Deployment;
-use crate::deploy::{Appended, Journal};
-use crate::error::{Error, OperatorError, Result, SetupError};
-use crate::feedback::{Entry, Ledger, Recorded};
+use crate::deploy::{Appended, Journal, Latest};
+use crate::error::{OperatorError, Result, SetupError};
+use crate::feedback::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 use crate::identity::ModelName;
+use crate::state::memory::MemoryJournal;
 
 /// A deployment journal that could only be read when the server started. Each write tries to open it again for writing.
 #[derive(Debug)]
-pub(super) struct FrozenJournal {
+pub(in crate::state) struct FrozenJournal {
     path: PathBuf,
     latest: MemoryJournal,
     problem: String,
@@ -29,7 +29,7 @@ pub(super) struct FrozenJournal {
 
 impl FrozenJournal {
     /// Creates a journal that returns these deployments until its file can be opened for writing.
-    pub(super) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
+    pub(in crate::state) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
         let latest = MemoryJournal::with(latest);
         FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
     }
@@ -52,11 +52,16 @@ impl FrozenJournal {
 
 #[async_trait]
 impl Journal for FrozenJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
+    async fn latest(&self) -> Result<Latest, SetupError> {
         match self.thawed.get() {
             Some(journal) => journal.latest().await,
             None => self.latest.latest().await,
         }
+    }
+
+    /// Never returns: the regular polls read the journal.
+    async fn changed(&self) {
+        std::future::pending().await
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
@@ -73,27 +78,28 @@ impl Journal for FrozenJournal {
 
 /// A ledger that refuses all feedback, because its file could not be written when the server started.
 #[derive(Debug)]
-pub(super) struct ClosedLedger {
-    pub(super) key: Vec<u8>,
-    pub(super) problem: String,
+pub(in crate::state) struct ClosedLedger {
+    pub(in crate::state) key: Vec<u8>,
+    pub(in crate::state) problem: String,
 }
 
 #[async_trait]
 impl Ledger for ClosedLedger {
-    async fn key(&self) -> Result<Vec<u8>, SetupError> {
-        Ok(self.key.clone())
+    async fn key(&self) -> Result<LedgerKey, SetupError> {
+        Ok(LedgerKey::Shared(self.key.clone()))
     }
 
-    async fn record(&self, _: Vec<Entry>) -> Result<Vec<Recorded>> {
-        let detail =
-            format!("the file at state.url could not be written when the server was started: {}", self.problem);
-        Err(Error::FeedbackNotRecorded { detail })
+    async fn record(&self, _: &[Entry]) -> Result<Vec<Recorded>, NotRecorded> {
+        let problem = &self.problem;
+        Err(NotRecorded::Failed(format!(
+            "the file at state.url could not be written when the server was started: {problem}"
+        )))
     }
 }
 
 /// Checks that the disk can be written and has space for a file at this path. Other problems are reported when the file
 /// is opened.
-pub(super) async fn writable(path: &Path) -> Result<(), String> {
+pub(in crate::state) async fn writable(path: &Path) -> Result<(), String> {
     is_writable(path, &Checks::default()).await
 }
 
@@ -106,7 +112,7 @@ async fn is_writable(path: &Path, checks: &Checks) -> Result<(), String> {
 }
 
 /// Returns the problem if an operator has to free space or make the disk writable; `None` for other errors.
-pub(super) fn disk_problem(error: &io::Error) -> Option<String> {
+pub(in crate::state) fn disk_problem(error: &io::Error) -> Option<String> {
     let problem = match error.kind() {
         io::ErrorKind::StorageFull => "its disk is full",
         io::ErrorKind::QuotaExceeded => "its disk quota is used up",

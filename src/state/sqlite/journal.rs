@@ -2,25 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 
-use super::sqlite::{Database, Durability, said};
+use super::database::{Database, Durability, said};
 use crate::api::admin::Deployment;
-use crate::deploy::{Appended, Journal};
+use crate::deploy::{Appended, Journal, Latest};
 use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::{ModelName, printable};
 
+/// Interval of looking for deployments of other processes. Together with a load from memory it stays below the promised
+/// 200 ms.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
 /// A journal in an SQLite file.
 #[derive(Debug)]
-pub(super) struct SqliteJournal {
+pub(in crate::state) struct SqliteJournal {
     database: Arc<Database>,
+    /// Number of the last row that [`Journal::changed`] has seen.
+    seen: Mutex<Option<i64>>,
 }
 
 impl SqliteJournal {
     /// Creates the journal of this database.
-    pub(super) fn new(database: Arc<Database>) -> SqliteJournal {
-        SqliteJournal { database }
+    pub(in crate::state) fn new(database: Arc<Database>) -> SqliteJournal {
+        SqliteJournal { database, seen: Mutex::default() }
     }
 
     async fn check_file(&self) -> Result<(), OperatorError> {
@@ -34,7 +42,7 @@ impl SqliteJournal {
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
+    async fn latest(&self) -> Result<Latest, SetupError> {
         // Beside `max`, SQLite takes the other columns from the row with the maximum.
         let rows: Vec<(String, String, i64)> =
             sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
@@ -49,7 +57,23 @@ impl Journal for SqliteJournal {
                 cannot_be_read(&self.database.path, &problem, Some(&remove))
             })
         };
-        rows.iter().map(read).collect()
+        rows.iter().map(read).collect::<Result<_, _>>().map(Latest::read)
+    }
+
+    async fn changed(&self) {
+        let mut seen = self.seen.lock().await;
+        loop {
+            // The table only grows, and so does the number of its last row. An error is reported by those who need the
+            // deployments.
+            let last: sqlx::Result<Option<i64>> =
+                sqlx::query_scalar("SELECT max(rowid) FROM deployments").fetch_one(&self.database.pool).await;
+            if let Ok(last) = last.map(Option::unwrap_or_default)
+                && seen.replace(last) != Some(last)
+            {
+                return;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {

@@ -17,7 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const FORM: i64 = 1;
 
 /// The tables of schema version 1. Files of early versions of Leeway do not have all of them.
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS deployments (
         model      TEXT    NOT NULL,
         generation INTEGER NOT NULL,
@@ -30,19 +30,20 @@ const TABLES: [&str; 3] = [
         item INTEGER NOT NULL UNIQUE,
         said INTEGER
     ) STRICT",
+    "CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, report TEXT NOT NULL, seen_at REAL NOT NULL) STRICT",
 ];
 
 /// An open state file.
 #[derive(Debug)]
-pub(super) struct Database {
-    pub(super) path: PathBuf,
+pub(in crate::state) struct Database {
+    pub(in crate::state) path: PathBuf,
     file: StateFile,
-    pub(super) pool: SqlitePool,
+    pub(in crate::state) pool: SqlitePool,
 }
 
 /// Durability of a write to the state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
+pub(in crate::state) enum Durability {
     /// The write survives a crash of the process or of the machine: SQLite syncs its log before the write returns.
     Full,
     /// The write survives a crash of the process, but may be lost if the machine crashes.
@@ -51,7 +52,7 @@ pub(super) enum Durability {
 
 impl Database {
     /// Opens the state file, and creates it if it does not exist.
-    pub(super) async fn open(path: &Path) -> Result<Database, SetupError> {
+    pub(in crate::state) async fn open(path: &Path) -> Result<Database, SetupError> {
         check_file(path)?;
         let wrong = |problem: String| cannot_be_opened(path, &problem);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -69,7 +70,7 @@ impl Database {
     }
 
     /// Opens a state file for reading only, because it cannot be written.
-    pub(super) async fn read_only(path: &Path) -> Result<Database, SetupError> {
+    pub(in crate::state) async fn read_only(path: &Path) -> Result<Database, SetupError> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         // Without a log, the file itself is complete. With a log, SQLite has to read both.
@@ -86,7 +87,7 @@ impl Database {
     }
 
     /// Returns the connection, set to write with this durability.
-    pub(super) async fn connection(&self, durability: Durability) -> sqlx::Result<PoolConnection<Sqlite>> {
+    pub(in crate::state) async fn connection(&self, durability: Durability) -> sqlx::Result<PoolConnection<Sqlite>> {
         let mut connection = self.pool.acquire().await?;
         let pragma = match durability {
             Durability::Full => "PRAGMA synchronous = FULL",
@@ -97,7 +98,7 @@ impl Database {
     }
 
     /// Fails if the file at the path is no longer the open one: writes would be lost.
-    pub(super) async fn check_file(&self) -> Result<(), String> {
+    pub(in crate::state) async fn check_file(&self) -> Result<(), String> {
         self.file.check().await
     }
 }
@@ -125,11 +126,13 @@ async fn check_form(path: &Path, pool: &SqlitePool) -> Result<(), SetupError> {
 
 async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     let is_new = form(pool).await? == 0;
-    let tables: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
-            .fetch_one(pool)
-            .await?;
-    if !is_new && tables == 1 {
+    let newest: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said')
+              + (SELECT count(*) FROM pragma_table_info('replicas') WHERE name = 'seen_at')",
+    )
+    .fetch_one(pool)
+    .await?;
+    if !is_new && newest == 2 {
         return Ok(());
     }
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -149,7 +152,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
 }
 
 /// Checks that the file could be opened and written, as far as possible without touching it.
-pub(super) fn check_file(path: &Path) -> Result<(), SetupError> {
+pub(in crate::state) fn check_file(path: &Path) -> Result<(), SetupError> {
     let wrong = |problem: String| cannot_be_opened(path, &problem);
     let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
     let mut folders = absolute.ancestors().skip(1);
@@ -183,6 +186,6 @@ fn cannot_be_opened(path: &Path, problem: &str) -> SetupError {
 }
 
 /// Returns SQLite's own message in an error of `sqlx`, without the context that `sqlx` adds.
-pub(super) fn said(error: &sqlx::Error) -> String {
+pub(in crate::state) fn said(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
