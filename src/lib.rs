@@ -73,9 +73,9 @@
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes models and versions: proposes a `model.toml` for a file, adds a version, makes its baseline and its examples | HTTP, servers |
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
-//! | [`deploy`] | deployments and their journal; loads and retires versions | HTTP |
+//! | [`deploy`] | deployments, their journal, and the servers that share it; loads and retires versions | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
-//! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
+//! | [`state`] | the journal, the ledger and the list of replicas, in memory, in SQLite and in PostgreSQL | HTTP |
 //! | [`prediction_log`] | a sample of the requests, with their predictions and later truths, as Parquet files | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`openapi`] | the OpenAPI documents of both listeners, made from the types of `api` and the served models | HTTP |

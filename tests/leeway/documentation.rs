@@ -196,7 +196,8 @@ fn a_fleet_is_made_by_the_documented_commands() {
     let mut script = format!(
         "set -e\nleeway() {{ {} \"$@\"; }}\ntrap 'kill $(jobs -p)' EXIT\n{}{ready}{}",
         env!("CARGO_BIN_EXE_leeway"),
-        block("start"),
+        // Programs instead of shells, so that the end of the script ends them.
+        block("start").replace("\nleeway serve", concat!("\n", env!("CARGO_BIN_EXE_leeway"), " serve")),
         block("use")
     );
     for port in ["8080", "8081", "8090", "8091"] {
@@ -206,7 +207,10 @@ fn a_fleet_is_made_by_the_documented_commands() {
     script = script.replace("postgres://leeway@db.example/leeway", &format!("'{}'", postgres.url()));
     assert!(!script.contains("127.0.0.1"), "{script}");
     let mut bash = Command::new("bash");
-    bash.args(["-c", &script]).current_dir(folder.path()).env_remove("ORT_DYLIB_PATH").env("LEEWAY_LOADING__TRIAL", "false");
+    bash.args(["-c", &script])
+        .current_dir(folder.path())
+        .env_remove("ORT_DYLIB_PATH")
+        .env("LEEWAY_LOADING__TRIAL", "false");
     let output = bash.output().unwrap();
     let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{said}\n{complaints}");

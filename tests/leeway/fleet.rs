@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use leeway::api::admin::{ChangeOutcome, Deployment, History, ModelStatus, Overview};
@@ -37,7 +37,8 @@ fn replica(repository: &Repository, postgres: &Postgres, folder: &Path) -> Serve
 }
 
 async fn read<T: DeserializeOwned>(url: String) -> Option<T> {
-    client().get(url).send().await.ok()?.json().await.ok()
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(client).get(url).send().await.ok()?.json().await.ok()
 }
 
 async fn generation(admin: std::net::SocketAddr) -> Option<u64> {
@@ -176,6 +177,8 @@ async fn feedback_counts_once_in_a_fleet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_outlives_its_database() {
     let (mut postgres, folder, repository) = (Postgres::start(), tempfile::tempdir().unwrap(), repository());
+    let model_toml = format!("{PLAIN}[monitoring.business]\nrevenue = \"sum\"\n");
+    std::fs::write(repository.0.path().join("plus/model.toml"), model_toml).unwrap();
     let configured = || sharing(&repository, &postgres.url(), folder.path());
     let (config_of_starting, config_of_stranger) = (configured(), {
         let mut config = configured();
@@ -195,7 +198,7 @@ async fn a_fleet_outlives_its_database() {
     assert_eq!(predict(&app).await.0, "1");
     let answer = app.admin_post(PROMOTE, json!({ "version": 2 })).await;
     assert!(answer.status == 503 && answer.text.contains("nothing was changed"), "{}", answer.text);
-    let feedback = json!({ "feedback": [{ "prediction_id": id, "value": 2.0 }] }).to_string();
+    let feedback = json!({ "feedback": [{ "prediction_id": id, "metrics": { "revenue": 2.0 } }] }).to_string();
     let taken = app.predict("/feedback", feedback.clone()).await.json();
     assert_eq!(taken["results"]["buffered"], json!(1), "{taken}");
     app.metric_becomes("leeway_outcome_feedback_buffered", 1.0).await;
@@ -264,7 +267,10 @@ async fn kills_lose_no_acknowledged_change() {
             while !done.load(Ordering::Relaxed) || answered.load(Ordering::Relaxed) < requests {
                 turn += 1;
                 // As a load balancer does: a request whose connection fails goes to another replica.
-                let Some((data, _)) = replicas.addresses(turn % 3) else { continue };
+                let Some((data, _)) = replicas.addresses(turn % 3) else {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    continue;
+                };
                 let body = r#"{"instances": [[0.0, 0.0]]}"#;
                 match client.post(format!("http://{data}/predict")).body(body).send().await {
                     Ok(answer) if answer.status() == 200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
@@ -272,7 +278,7 @@ async fn kills_lose_no_acknowledged_change() {
                         println!("{}", answer.text().await.unwrap_or_default());
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
-                    Err(_) => tokio::task::yield_now().await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
             }
         });
@@ -299,7 +305,10 @@ async fn kills_lose_no_acknowledged_change() {
                     Ok(answer) if answer.status() == 200 => answer.json().await.ok(),
                     _ => None,
                 };
-                let Some(outcome) = outcome.filter(|outcome| outcome.unwritten.is_none()) else { continue };
+                let Some(outcome) = outcome.filter(|outcome| outcome.unwritten.is_none()) else {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                };
                 made += 1;
                 let begin = Instant::now();
                 let newest = outcome.deployment.generation;
@@ -410,7 +419,7 @@ async fn a_model_is_deployed_by_its_file() {
     assert_eq!((canary.traffic.to_string().as_str(), canary.change.by.as_str()), ("1=90 2=10", "ada"));
     // Only a rollback is possible by hand. It lasts, also over a restart, until the file changes.
     let answer = app.admin_post(PROMOTE, json!({ "version": 3 })).await;
-    assert!(answer.status == 409 && answer.text.contains("deployment.toml"), "{} {}", answer.status, answer.text);
+    assert!(answer.status == 422 && answer.text.contains("deployment.toml"), "{} {}", answer.status, answer.text);
     assert_eq!(app.admin_post("/admin/v1/models/plus/rollback", json!({})).await.status, 200);
     let rolled_back = deployed(&app, 3).await;
     assert!(rolled_back.deployment_problem.unwrap().contains("asks for stable version 1 and traffic 1=90 2=10"));
@@ -422,7 +431,7 @@ async fn a_model_is_deployed_by_its_file() {
     write("stable = 9\n");
     let told = until(async || {
         app.admin_post("/admin/v1/reload", json!({})).await;
-        status(&app).await.deployment_problem.filter(|problem| problem.contains("no version 9"))
+        status(&app).await.deployment_problem.filter(|problem| problem.contains("no version \"9\""))
     });
     assert!(told.await.contains("deployment.toml is not in effect"));
     write("stable = ");

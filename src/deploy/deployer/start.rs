@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -19,6 +20,9 @@ use crate::deploy::journal::Journal;
 use crate::error::{Result, SetupError};
 use crate::identity::ModelName;
 use crate::registry::{Catalog, Loader, Pace};
+
+/// Pause before the journal is read again, if it could not be read after a change.
+const JOURNAL_RETRY: Duration = Duration::from_millis(250);
 
 impl Deployer {
     /// Creates a deployer, and loads the versions that the repository and the journal ask for. A model that cannot be
@@ -102,10 +106,16 @@ impl Deployer {
     pub async fn follow(self: Arc<Self>) {
         loop {
             self.journal.changed().await;
-            let deployer = Arc::clone(&self);
-            // Spawned, so that it completes even if this future is dropped.
-            if let Err(error) = tokio::spawn(async move { deployer.sync_journal().await }).await {
-                tracing::error!(%error, "a sync with the deployment journal was cut off");
+            loop {
+                let deployer = Arc::clone(&self);
+                // Spawned, so that it completes even if this future is dropped.
+                match tokio::spawn(async move { deployer.sync_journal().await }).await {
+                    Ok(Ok(())) => break,
+                    // The next sync with the repository shows the problem.
+                    Ok(Err(error)) => tracing::debug!(%error, "the deployment journal could not be read; trying again"),
+                    Err(error) => tracing::error!(%error, "a sync with the deployment journal was cut off"),
+                }
+                tokio::time::sleep(JOURNAL_RETRY).await;
             }
         }
     }

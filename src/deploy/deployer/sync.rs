@@ -52,9 +52,8 @@ impl Deployer {
     }
 
     /// Takes over the deployments of the journal. Reads the repository only if they need something that it did not have.
-    pub(super) async fn sync_journal(self: &Arc<Self>) {
-        // The next sync with the repository shows the problem.
-        let Ok(journal) = self.read_journal().await else { return };
+    pub(super) async fn sync_journal(self: &Arc<Self>) -> Result<(), SetupError> {
+        let journal = self.read_journal().await?;
         let (newer, is_behind) = {
             let mut state = self.state.lock();
             let newer = note_newer(&mut state, &journal);
@@ -74,6 +73,7 @@ impl Deployer {
             false => newer,
         };
         names.iter().for_each(|name| self.advance_in_background(name));
+        Ok(())
     }
 
     /// Reads the repository on a thread of its own.

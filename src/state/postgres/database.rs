@@ -1,7 +1,7 @@
 //! The connections to a PostgreSQL database, and its tables.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -68,8 +68,7 @@ impl PostgresDatabase {
         url: &PostgresUrl,
         password_file: Option<PathBuf>,
     ) -> Result<PostgresDatabase, SetupError> {
-        let options = PgConnectOptions::from_str(url.secret())
-            .map_err(|error| SetupError::State(format!("state.url: {url}: {error}")))?
+        let options = parse(url)?
             .application_name("leeway")
             // A change that was acknowledged survives a crash of the database server, whatever its default is.
             .options([("synchronous_commit", "on"), ("statement_timeout", "5000"), ("lock_timeout", "5000")]);
@@ -77,19 +76,18 @@ impl PostgresDatabase {
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
-            .connect_lazy_with(options.clone());
-        let database = PostgresDatabase { options, password_file, pool, is_set_up: OnceCell::new() };
-        database.read_password()?;
-        Ok(database)
+            .connect_lazy_with(with_password(&options, password_file.as_deref())?);
+        Ok(PostgresDatabase { options, password_file, pool, is_set_up: OnceCell::new() })
     }
 
-    /// Reads the password from its file, if there is one, for the next connection.
+    /// Checks the URL and the file of the password, without connecting.
+    pub(in crate::state) fn check(url: &PostgresUrl, password_file: Option<&Path>) -> Result<(), SetupError> {
+        with_password(&parse(url)?, password_file).map(drop)
+    }
+
+    /// Reads the password from its file again, for the next connection.
     fn read_password(&self) -> Result<(), SetupError> {
-        let Some(file) = &self.password_file else { return Ok(()) };
-        let password = std::fs::read_to_string(file).map_err(|error| {
-            SetupError::State(format!("state.password_file: {} cannot be read: {error}", file.display()))
-        })?;
-        self.pool.set_connect_options(self.options.clone().password(password.trim_end_matches(['\r', '\n'])));
+        self.pool.set_connect_options(with_password(&self.options, self.password_file.as_deref())?);
         Ok(())
     }
 
@@ -162,6 +160,19 @@ impl fmt::Debug for PostgresDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+fn parse(url: &PostgresUrl) -> Result<PgConnectOptions, SetupError> {
+    PgConnectOptions::from_str(url.secret()).map_err(|error| SetupError::State(format!("state.url: {url}: {error}")))
+}
+
+/// Returns the options with the password in this file, if there is one.
+fn with_password(options: &PgConnectOptions, file: Option<&Path>) -> Result<PgConnectOptions, SetupError> {
+    let Some(file) = file else { return Ok(options.clone()) };
+    let password = std::fs::read_to_string(file).map_err(|error| {
+        SetupError::State(format!("state.password_file: {} cannot be read: {error}", file.display()))
+    })?;
+    Ok(options.clone().password(password.trim_end_matches(['\r', '\n'])))
 }
 
 /// Creates the tables in one transaction, or fails if they are of a later version of Leeway.

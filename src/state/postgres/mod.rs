@@ -47,7 +47,7 @@ pub(super) async fn open_journal(url: &PostgresUrl, config: &StateConfig) -> Res
 
 /// Checks the URL and the file of the password, without connecting.
 pub(super) fn check(url: &PostgresUrl, config: &StateConfig) -> Result<(), SetupError> {
-    PostgresDatabase::new(url, config.password_file.clone()).map(drop)
+    PostgresDatabase::check(url, config.password_file.as_deref())
 }
 
 async fn connected(url: &PostgresUrl, config: &StateConfig) -> Result<Arc<PostgresDatabase>, SetupError> {
