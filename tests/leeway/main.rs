@@ -45,6 +45,7 @@ mod independence;
 mod init;
 mod inline_runs;
 mod isolation;
+mod kserve;
 mod kubernetes;
 mod lifecycle;
 mod locale;
