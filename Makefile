@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres kubernetes kubernetes-rules clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres kubernetes kubernetes-rules chart-reference clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -177,8 +177,11 @@ postgres: ## Put PostgreSQL, which the tests need, into .postgres (nothing happe
 clients: ## Install the clients that the tests point at Leeway, and what tests of the Python module need, into .clients
 	@$(PYTHON) scripts/fetch_clients.py
 
-kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)
-	@$(PYTHON) scripts/fetch_kubernetes_schemas.py
+kubernetes: ## Put Helm, kubectl and the schemas that the tests need into .kubernetes (nothing happens if they are there)
+	@$(PYTHON) scripts/fetch_kubernetes.py
+
+chart-reference: kubernetes ## Write the table of values of the Helm chart into its README
+	@PYTHONPATH=.kubernetes $(PYTHON) scripts/chart_reference.py
 
 kubernetes-rules: ## Print the Prometheus rules for the Prometheus operator (RELEASE=the label that it looks for, if it does)
 	@for rules in recording alerts; do \

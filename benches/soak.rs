@@ -197,6 +197,7 @@ fn questions(server: &Server) -> Vec<Question> {
 /// scrape. Returns the number of answers by kind and status; 200 is expected, and 400 for bad requests.
 #[tokio::main(flavor = "current_thread")]
 async fn beside(server: &Server, over: &AtomicBool) -> BTreeMap<String, u64> {
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
     let held_out = held_out("digits");
     let rows = held_out["instances"].as_array().unwrap();

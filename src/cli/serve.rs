@@ -15,6 +15,7 @@ use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
 use crate::config::{Config, ListenAddress, LogConfig, available_cores};
 use crate::error::SetupError;
+use crate::identity::ModelName;
 use crate::machine;
 use crate::machine::raise_open_files_limit;
 use crate::model::Engine;
@@ -24,22 +25,27 @@ use crate::registry::Snapshot;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Serve only this model: its ONNX file, or the folder of an export by Hugging Face, MLflow or Ultralytics
+    /// Serve only this model: its ONNX file, the folder of an export by Hugging Face, MLflow or Ultralytics, or a model's own
+    /// folder, with a model.toml
     #[arg(value_name = "FILE|FOLDER", conflicts_with = "models")]
     model: Option<PathBuf>,
+
+    /// Name of this model [default: that of the file or folder]
+    #[arg(long, requires = "model")]
+    name: Option<ModelName>,
 
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
 pub(super) fn run(args: ServeArgs, stages: Stages) -> Result<()> {
-    let ServeArgs { model, settings } = args;
+    let ServeArgs { model, name, settings } = args;
     let file = Config::file(settings.config.as_deref()).map(Path::to_owned);
     let config = settings.load().inspect_err(|_| {
         // The log starts with its default settings, because the configuration could not be read.
         let _ = logging::start(&LogConfig::default());
     });
-    serve(config, file.as_deref(), model, stages).map_err(logging::fatal)
+    serve(config, file.as_deref(), model.map(|model| (model, name)), stages).map_err(logging::fatal)
 }
 
 /// Number of threads that accept connections, and load and deploy versions. Other threads serve the connections.
@@ -52,14 +58,14 @@ const IDLE_THREAD: Duration = Duration::from_millis(500);
 fn serve(
     config: Result<Config, SetupError>,
     file: Option<&Path>,
-    model: Option<PathBuf>,
+    model: Option<(PathBuf, Option<ModelName>)>,
     stages: Stages,
 ) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
-    let one_model = model.map(OneModel::new).transpose()?;
+    let one_model = model.map(|(given, name)| OneModel::new(given, name)).transpose()?;
     let config = match &one_model {
-        Some(one) => one.configured(config),
+        Some(one) => one.configured(config)?,
         None => config,
     };
     raise_open_files_limit();
@@ -86,8 +92,9 @@ async fn until_stopped(
     let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
     log_start(&config, file);
     let addresses = Addresses::bind(&config)?;
-    if let Some(one) = one_model {
-        one.make(&config, &stages, &mut signals).await?;
+    if let Some(one) = one_model
+        && one.make(&config, &stages, &mut signals).await?
+    {
         // The version has just been tried out.
         config.loading.trial = false;
     }

@@ -15,6 +15,9 @@ use crate::identity::ModelName;
 pub struct RepositoryConfig {
     /// The folder that holds one folder per model.
     pub path: PathBuf,
+    /// Name of the only model, if `path` is that model's own folder, as for `leeway serve FOLDER`. Not a key of the file.
+    #[serde(skip)]
+    pub only_model: Option<ModelName>,
     /// The model that answers `POST /predict`. Default: the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
@@ -66,6 +69,7 @@ impl Default for RepositoryConfig {
     fn default() -> Self {
         RepositoryConfig {
             path: PathBuf::from("models"),
+            only_model: None,
             default_model: None,
             newest_versions: 2,
             poll_interval_ms: 5_000,

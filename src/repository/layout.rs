@@ -90,6 +90,13 @@ pub(super) fn scan(repository: &Path) -> Result<Found, SetupError> {
     Ok(found)
 }
 
+/// Finds the versions of a model in its own folder, which need not have the model's name.
+pub(super) fn scan_model(folder: &Path, name: &ModelName) -> Result<Found, SetupError> {
+    let (versions, problems) =
+        versions_in(folder, folder).map_err(|problem| SetupError::Repository(problem.to_string()))?;
+    Ok(Found { models: vec![FoundModel { name: name.clone(), versions }], problems })
+}
+
 /// Returns the model that this folder contains, with its versions.
 pub fn model_in_folder(folder: &Path) -> Result<FoundModel, SetupError> {
     let repository = folder.parent().unwrap_or(folder);
@@ -101,6 +108,12 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
     let name: ModelName = file_name(folder)
         .parse()
         .map_err(|error| FolderProblem::of(folder, format!("{error}; rename the folder, or move it away")))?;
+    let (versions, problems) = versions_in(folder, repository)?;
+    Ok((FoundModel { name, versions }, problems))
+}
+
+/// Finds the versions in the folder of a model, and the folders in it that are not versions.
+fn versions_in(folder: &Path, repository: &Path) -> Result<(BTreeSet<Version>, Vec<FolderProblem>), FolderProblem> {
     let config = folder.join(CONFIG_FILE);
     stays_inside(&config, repository)?;
     if !config.is_file() {
@@ -132,7 +145,7 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
         let none = || FolderProblem::of(folder, "the model has no version; add one with `leeway add`");
         return Err(first.unwrap_or_else(none));
     }
-    Ok((FoundModel { name, versions }, problems))
+    Ok((versions, problems))
 }
 
 /// Returns the next version of a model: the one after the highest. Files and links with the name of a version count

@@ -1,4 +1,5 @@
-//! A store in a local or mounted folder: `<model>/model.toml` and `<model>/<version>/`.
+//! A store in a local or mounted folder: `<model>/model.toml` and `<model>/<version>/`; or the folder of one model, under a
+//! name that need not be the folder's.
 
 use std::path::PathBuf;
 
@@ -15,16 +16,31 @@ use crate::identity::{ModelName, Version};
 #[derive(Debug, Clone)]
 pub struct LocalFolder {
     path: PathBuf,
+    /// Name of the only model, if `path` is that model's own folder.
+    only_model: Option<ModelName>,
 }
 
 impl LocalFolder {
     /// Returns the store in this folder (`repository.path`).
     pub fn new(path: impl Into<PathBuf>) -> LocalFolder {
-        LocalFolder { path: path.into() }
+        LocalFolder { path: path.into(), only_model: None }
+    }
+
+    /// Returns the store of one model in its own folder.
+    pub fn of_one_model(path: impl Into<PathBuf>, name: ModelName) -> LocalFolder {
+        LocalFolder { path: path.into(), only_model: Some(name) }
+    }
+
+    /// Returns the folder of a model. It may not exist.
+    fn model(&self, model: &ModelName) -> PathBuf {
+        match &self.only_model {
+            Some(only) if only == model => self.path.clone(),
+            _ => self.path.join(model.as_str()),
+        }
     }
 
     fn config(&self, model: &ModelName) -> PathBuf {
-        self.path.join(model.as_str()).join(CONFIG_FILE)
+        self.model(model).join(CONFIG_FILE)
     }
 
     fn deployment(&self, model: &ModelName) -> PathBuf {
@@ -33,13 +49,16 @@ impl LocalFolder {
 
     /// Returns the folder of a version. It may not exist.
     pub fn version(&self, model: &ModelName, version: Version) -> PathBuf {
-        self.path.join(model.as_str()).join(version.to_string())
+        self.model(model).join(version.to_string())
     }
 }
 
 impl Store for LocalFolder {
     fn list(&self) -> Result<Found, SetupError> {
-        layout::scan(&self.path)
+        match &self.only_model {
+            Some(only) => layout::scan_model(&self.path, only),
+            None => layout::scan(&self.path),
+        }
     }
 
     fn read_config(&self, model: &ModelName) -> Result<ModelConfig, SetupError> {

@@ -62,5 +62,8 @@ use crate::config::RepositoryConfig;
 
 /// Returns the store of models in the configured repository.
 pub fn store(config: &RepositoryConfig) -> Arc<dyn Store> {
-    Arc::new(LocalFolder::new(&config.path))
+    match &config.only_model {
+        Some(name) => Arc::new(LocalFolder::of_one_model(&config.path, name.clone())),
+        None => Arc::new(LocalFolder::new(&config.path)),
+    }
 }

@@ -7,81 +7,31 @@ use leeway::config::Config;
 use serde_json::Value;
 
 use crate::harness::checkout;
-
-/// The Python with the packages that `make kubernetes` has fetched.
-fn python() -> Command {
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", checkout().join(".kubernetes"));
-    python
-}
+use crate::kubernetes::{assert_valid, documents, kustomized, of_kind};
 
 /// Reads a YAML file with one document as JSON.
 pub(crate) fn yaml(path: &str) -> Value {
-    parse_yaml(&read(path))
-}
-
-fn parse_yaml(text: &str) -> Value {
-    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])))";
-    let output = python().args(["-c", script, text]).output().unwrap();
-    assert!(output.status.success(), "{text}: {} (`make kubernetes`)", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    documents(&read(path)).remove(0)
 }
 
 fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
 }
 
-/// Returns a kustomization's manifests, with its patches applied.
-fn manifests(kustomization: &str) -> Vec<Value> {
-    let folder = Path::new("deploy/kubernetes").join(kustomization);
-    let kustomization = yaml(folder.join("kustomization.yaml").to_str().unwrap());
-    let mut manifests = Vec::new();
-    for key in ["resources", "components"] {
-        for resource in kustomization[key].as_array().into_iter().flatten() {
-            match resource.as_str().unwrap() {
-                "../../base" => manifests.extend(self::manifests("base")),
-                "../../components/monitoring" => manifests.extend(self::manifests("components/monitoring")),
-                file => manifests.push(yaml(folder.join(file).to_str().unwrap())),
-            }
-        }
-    }
-    for patch in kustomization["patches"].as_array().into_iter().flatten() {
-        let target = &patch["target"];
-        let is_meant = |manifest: &&mut Value| {
-            manifest["kind"] == target["kind"] && manifest["metadata"]["name"] == target["name"]
-        };
-        let manifest = manifests.iter_mut().find(is_meant).unwrap_or_else(|| panic!("nothing is {target}"));
-        let operations: json_patch::Patch =
-            serde_json::from_value(parse_yaml(patch["patch"].as_str().unwrap())).unwrap();
-        json_patch::patch(manifest, &operations).unwrap();
-    }
-    manifests
-}
-
-/// Except for the ServiceMonitor, whose schema is the Prometheus operator's.
 #[test]
-fn the_manifests_fit_kubernetes_schemas_strictly() {
-    let folder = tempfile::tempdir().unwrap();
-    for kustomization in ["base", "overlays/gpu", "overlays/monitoring"] {
-        let manifests = manifests(kustomization);
+fn the_manifests_fit_the_schemas_strictly() {
+    let mut objects = Vec::new();
+    for kustomization in ["base", "overlays/gpu", "overlays/keda", "overlays/monitoring"] {
+        let manifests = kustomized(kustomization);
         assert!(manifests.len() >= 5, "{kustomization}");
-        for manifest in manifests.iter().filter(|manifest| manifest["kind"] != "ServiceMonitor") {
-            let file = folder.path().join("manifest.yaml");
-            // JSON is YAML.
-            std::fs::write(&file, manifest.to_string()).unwrap();
-            let output = python().args(["-m", "kubernetes_validate", "--strict"]).arg(&file).output().unwrap();
-            let said =
-                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-            assert!(output.status.success(), "{kustomization}: {said} (`make kubernetes` fetches the schemas)");
-        }
+        objects.extend(manifests);
     }
+    assert_valid(&objects);
 }
 
 #[test]
 fn the_overlays_change_what_they_are_for() {
-    let of_kind = |kustomization: &str, kind: &str| {
-        manifests(kustomization).into_iter().find(|manifest| manifest["kind"] == kind).unwrap()
-    };
+    let of_kind = |kustomization: &str, kind: &str| of_kind(&kustomized(kustomization), kind).clone();
     let container =
         |kustomization| of_kind(kustomization, "Deployment")["spec"]["template"]["spec"]["containers"][0].clone();
     assert_eq!(container("overlays/gpu")["resources"]["limits"]["nvidia.com/gpu"], 1);
@@ -99,6 +49,10 @@ fn the_overlays_change_what_they_are_for() {
         adapter["rules"]["custom"].as_array().unwrap().iter().map(|rule| rule["name"]["as"].clone()).collect();
     assert_eq!((asked("base"), asked("overlays/gpu")), (made[..2].to_vec(), made));
 
+    // There is one autoscaler only.
+    assert!(!kustomized("overlays/keda").iter().any(|object| object["kind"] == "HorizontalPodAutoscaler"));
+    assert_eq!(of_kind("overlays/keda", "ScaledObject")["spec"]["scaleTargetRef"]["name"], "leeway");
+
     // The monitor finds the service's port by the service's labels, so that the rules match its job.
     let monitor = of_kind("overlays/monitoring", "ServiceMonitor")["spec"].clone();
     let service = of_kind("base", "Service");
@@ -110,12 +64,13 @@ fn the_overlays_change_what_they_are_for() {
 
 #[test]
 fn the_rules_for_the_prometheus_operator_are_those_of_prometheus() {
+    let mut all = Vec::new();
     for release in [None, Some("monitoring")] {
         let mut make = Command::new("make");
         make.args(["--silent", "kubernetes-rules"]).current_dir(checkout());
         make.args(release.map(|release| format!("RELEASE={release}")));
         let made = String::from_utf8(make.output().unwrap().stdout).unwrap();
-        let documents: Vec<Value> = made.split("---\n").skip(1).map(parse_yaml).collect();
+        let documents = documents(&made);
         assert_eq!(documents.len(), 2);
         for (document, rules) in documents.iter().zip(["recording", "alerts"]) {
             assert_eq!(document["kind"], "PrometheusRule");
@@ -123,7 +78,9 @@ fn the_rules_for_the_prometheus_operator_are_those_of_prometheus() {
             assert_eq!(document["metadata"]["labels"]["release"].as_str(), release);
             assert_eq!(document["spec"], yaml(&format!("deploy/prometheus/rules/leeway.{rules}.yml")));
         }
+        all.extend(documents);
     }
+    assert_valid(&all);
 }
 
 /// Converts milliseconds of the configuration to seconds.

@@ -841,7 +841,7 @@ async fn calls_in_flight_are_answered_when_the_server_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_works_over_both_versions_of_http_on_the_same_port() {
     let app = TestApp::with(Repository::of("echo_float32").config()).await;
-    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let http2 = crate::harness::client_builder().http2_prior_knowledge().build().unwrap();
     let ask = async |client: &reqwest::Client| {
         let request = client.post(app.url("/predict")).header("content-type", "application/json");
         let answer = request.body(r#"{"instances": [[1, 2]]}"#).send().await.unwrap();

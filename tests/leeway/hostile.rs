@@ -330,7 +330,7 @@ async fn heads_without_bodies_keep_nobody_out() {
         config.http.connection_limit = 32.try_into().unwrap();
         let mut app = TestApp::with(config).await;
         // A connection that is kept and idle is the first to be evicted, perhaps at the moment of its next request.
-        app.client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
+        app.client = crate::harness::client_builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
         // Fewer than there are places, spare ones included.
         let silent = heads_without_bodies(&app, head, 72);
         assert_eq!(app.predict("/predict", SMALL).await.status, 200, "{head}");
@@ -658,7 +658,7 @@ async fn idle_connections_leave_files_for_health_and_operators() {
     let (data, admin) = (server.data, server.admin);
     let silent: Vec<TcpStream> = (0..300).map(|_| connect(data)).collect();
     // At the limit, the server closes connections that are idle, also while a client begins to use them again.
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
+    let client = crate::harness::client_builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
     for url in [format!("http://{data}/livez"), format!("http://{admin}/livez"), format!("http://{admin}/metrics")] {
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200, "{url}");
     }

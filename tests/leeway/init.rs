@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Repository, Server, TestApp, checkout, leeway, run};
+use crate::harness::{Repository, Server, TestApp, checkout, client, leeway, run, until};
 
 fn data(path: &str) -> PathBuf {
     checkout().join("tests/data").join(path)
@@ -241,7 +241,7 @@ async fn one_file_is_served_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(data("classes/logistic_texts.onnx"), folder.path().join("iris.onnx")).unwrap();
     let server = Server::spawn(leeway(&["serve", "iris.onnx"]).current_dir(folder.path()));
-    let client = reqwest::Client::new();
+    let client = client();
     let schema: Value = client.get(server.url("/v1/models/iris/schema")).send().await.unwrap().json().await.unwrap();
     let example = schema["example"].clone();
     for path in ["/predict", "/v1/models/iris:predict"] {
@@ -262,6 +262,45 @@ async fn one_file_is_served_and_nothing_is_written() {
     let body: Value = serde_json::from_str(body.trim_end_matches('\'')).unwrap();
     assert_eq!(body, example);
     assert_eq!(entries(folder.path()), ["iris.onnx"]);
+}
+
+/// A model's own folder is served with its settings and versions, under its own name or another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_a_model_is_served_under_any_name() {
+    let repository = Repository::new().with_shipped("digits", &[1, 2]);
+    let folder = repository.path().join("digits");
+    for (more, name) in [(&[][..], "digits"), (&["--name", "numbers"], "numbers")] {
+        let server = Server::spawn(&mut leeway(&[&["serve", folder.to_str().unwrap()], more].concat()));
+        let state = client().get(server.url("/v1/models")).send().await.unwrap().json::<Value>().await.unwrap();
+        assert_eq!(state["models"].as_array().unwrap().len(), 1, "{state}");
+        assert_eq!(state["models"][0]["name"], name, "{state}");
+        for version in [1, 2] {
+            let url = server.url(&format!("/v1/models/{name}/versions/{version}:predict"));
+            let body = json!({ "instances": [vec![0; 64]] });
+            let answered = until(async || {
+                let answer = client().post(&url).json(&body).send().await.unwrap();
+                // A test machine may be busy.
+                (!matches!(answer.status().as_u16(), 503 | 504)).then_some(answer)
+            });
+            assert_eq!(answered.await.status(), 200);
+        }
+        server.signal("INT");
+        let (status, log) = server.wait();
+        assert!(
+            status.success() && log.contains("send a request: curl ") && !log.contains("settings were chosen"),
+            "{log}"
+        );
+    }
+    assert_eq!(entries(repository.path()), ["digits"]);
+    // A folder without a version, and one that holds models.
+    std::fs::remove_dir_all(folder.join("1")).unwrap();
+    std::fs::remove_dir_all(folder.join("2")).unwrap();
+    let (status, output) = run(&mut leeway(&["serve", folder.to_str().unwrap()]));
+    assert!(status == 1 && output.contains("the model has no version; add one with `leeway add`"), "{output}");
+    let (status, output) = run(&mut leeway(&["serve", repository.path().to_str().unwrap()]));
+    assert!(status == 1 && output.contains("this folder holds models: give the folder of one of them"), "{output}");
+    let (status, output) = run(&mut leeway(&["serve", "--name", "numbers"]));
+    assert!(status == 2 && output.contains("required arguments were not provided"), "{output}");
 }
 
 #[test]

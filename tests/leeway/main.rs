@@ -46,6 +46,8 @@ mod independence;
 mod init;
 mod inline_runs;
 mod isolation;
+mod kserve;
+mod kubernetes;
 mod lifecycle;
 mod locale;
 mod masks;

@@ -461,7 +461,7 @@ async fn the_index_says_what_is_here_and_sends_a_browser_to_the_page() {
     for path in index["links"].as_object().unwrap().values() {
         assert_eq!(app.get(path.as_str().unwrap()).await.status, 200, "{path}");
     }
-    let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let browser = crate::harness::client_builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let sent = browser.get(app.url("/")).header("accept", accept).send().await.unwrap();
     assert_eq!((sent.status().as_u16(), &sent.headers()["location"]), (303, &"docs".parse().unwrap()));

@@ -8,6 +8,7 @@ use super::hugging_face::HuggingFaceFiles;
 use super::mlflow::MlflowModel;
 use crate::error::{Result, SetupError};
 use crate::identity::ModelName;
+use crate::repository::CONFIG_FILE;
 
 /// Maximum size of a file of settings beside a model, in bytes.
 const MAX_SETTINGS_BYTES: u64 = 1 << 24;
@@ -131,6 +132,10 @@ fn in_folder(folder: &Path) -> Result<PathBuf, SetupError> {
     found.extend(onnx_files(&folder.join("onnx"))?);
     match &*found {
         [only] => Ok(only.clone()),
+        [] if holds_models(folder) => wrong(format!(
+            "this folder holds models: give the folder of one of them, or serve all with leeway serve --models {}",
+            folder.display()
+        )),
         [] => wrong(
             "there is no .onnx file in this folder; export the model to ONNX first (Hugging Face: optimum-cli export onnx)"
                 .to_owned(),
@@ -142,6 +147,12 @@ fn in_folder(folder: &Path) -> Result<PathBuf, SetupError> {
             wrong(format!("there are several .onnx files; give one of them: {}{more}", names.join(", ")))
         }
     }
+}
+
+/// Returns true if a folder in this one is that of a model, with its settings.
+fn holds_models(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join(CONFIG_FILE).is_file())
 }
 
 /// Returns the ONNX files in a folder, sorted; none if there is no such folder.
@@ -215,6 +226,10 @@ mod tests {
     fn a_folder_without_one_model_says_why() {
         for (files, problem) in [
             (&[("model.safetensors", "")][..], "there is no .onnx file in this folder"),
+            (
+                &[("churn/model.toml", "")],
+                "this folder holds models: give the folder of one of them, or serve all with leeway",
+            ),
             (&[("a.onnx", ""), ("b.onnx", "")], "there are several .onnx files; give one of them: "),
             (&[("MLmodel", "flavors:\n  sklearn:\n    a: b\n")], "the model has no flavor onnx, but sklearn"),
             (&[("MLmodel", "flavors:\n  onnx:\n    data: ../../etc/passwd\n")], "is not a file in this folder"),
