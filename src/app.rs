@@ -30,6 +30,7 @@ use crate::prediction_log::PredictionLog;
 use crate::registry::{Catalog, Loader, RunLimit, Trial};
 use crate::repository::{self, LoadCache};
 use crate::state::{self, State};
+use crate::telemetry::Tracer;
 
 /// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.
 const ADMIN_THREADS: usize = 2;
@@ -180,8 +181,9 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
         let access_log = AccessLog::start(&config.log, monitor.server())?;
+        let tracer = Tracer::start(&config.tracing, monitor.server())?;
         let state = HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log);
-        let state = Arc::new(state.with_prediction_log(prediction_log));
+        let state = Arc::new(state.with_prediction_log(prediction_log).with_tracer(tracer));
         Ok(App { config, state, data_tls, admin_tls, threads })
     }
 
@@ -302,6 +304,9 @@ impl BoundApp {
         }
         if let Some(prediction_log) = &state.prediction_log {
             prediction_log.close().await;
+        }
+        if let Some(tracer) = &state.tracer {
+            tracer.close().await;
         }
         if let Some(access_log) = &state.access_log {
             access_log.flush().await;

@@ -26,6 +26,7 @@ mod route;
 mod sources;
 mod state;
 mod tls;
+mod tracing;
 
 use std::path::PathBuf;
 
@@ -62,6 +63,7 @@ pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 pub use self::state::{StateConfig, StateUrl};
 pub use self::tls::TlsConfig;
+pub use self::tracing::{OtlpProtocol, TracingConfig};
 
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +91,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// Content and format of the log.
     pub log: LogConfig,
+    /// Spans of a sample of the requests.
+    pub tracing: TracingConfig,
     /// Shutdown of a server.
     pub shutdown: ShutdownConfig,
 }

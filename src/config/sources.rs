@@ -12,6 +12,7 @@ use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::route::with_vertex_ai;
+use super::tracing::with_opentelemetry;
 use super::{Config, ListenAddresses};
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
@@ -51,7 +52,7 @@ impl Config {
     /// Loads the configuration from `file` (or [`DEFAULT_FILE`], if it exists), the environment and `overrides`.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
         let file = Config::file(file);
-        let mut figment = with_vertex_ai(Figment::new())?;
+        let mut figment = with_opentelemetry(with_vertex_ai(Figment::new())?)?;
         if let Some(path) = file {
             figment = figment.merge(toml(path)?);
         }
@@ -103,6 +104,9 @@ impl Config {
             ("loading", "cache"),
             ("health", "stuck_after_ms"),
             ("health", "live_fails_after_ms"),
+            ("tracing", "endpoint"),
+            ("tracing", "headers_file"),
+            ("tracing", "ca_file"),
         ];
         let mut keys = without.map(|(section, field)| (section.to_owned(), field.to_owned())).to_vec();
         if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
@@ -147,6 +151,7 @@ impl Config {
         let problem = self.monitoring.problem().or_else(|| self.feedback.problem());
         let problem = problem.or_else(|| self.http.problem()).or_else(|| self.admin.tls.problem("admin"));
         let problem = problem.or_else(|| self.log.problem()).or_else(|| self.prediction_log.problem());
+        let problem = problem.or_else(|| self.tracing.problem());
         if let Some(problem) = problem {
             return Err(SetupError::Config(problem));
         }
@@ -209,7 +214,7 @@ fn toml(path: &Path) -> Result<TomlFile, SetupError> {
 }
 
 /// Reads the text of a settings file, which must be a regular file of a bounded size.
-fn read_text(path: &Path) -> Result<String, String> {
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
     let read = || {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("not a file"));
