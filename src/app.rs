@@ -169,6 +169,7 @@ impl App {
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
             store: repository::store(&config.repository),
+            trusted_keys: config.repository.trusted_keys.clone().into(),
             engine,
             isolated_engine,
             stages,

@@ -31,6 +31,8 @@ impl OneModel {
     /// Returns the configuration of a server that serves only this model, and writes nothing.
     pub(super) fn configured(&self, mut config: Config) -> Config {
         config.repository.path = self.folder.path().to_owned();
+        // The model has just been made of a file that was named on the command line.
+        config.repository.trusted_keys.clear();
         // The only model is the default model.
         config.repository.default_model = None;
         config.repository.start = StartMode::Strict;

@@ -27,6 +27,7 @@ mod sources;
 mod state;
 mod tls;
 mod tracing;
+mod trusted_key;
 
 use std::path::PathBuf;
 
@@ -41,7 +42,8 @@ pub use self::chain::{
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::environment::{
-    columns_of_environment, is_colour_unwanted, server_of_environment, this_program, this_user,
+    columns_of_environment, is_colour_unwanted, server_of_environment, signing_password_of_environment, this_program,
+    this_user,
 };
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
@@ -64,6 +66,7 @@ pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 pub use self::state::{StateConfig, StateUrl};
 pub use self::tls::TlsConfig;
 pub use self::tracing::{OtlpProtocol, TracingConfig};
+pub use self::trusted_key::{KeyId, KeyVerdict, TrustedKey};
 
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

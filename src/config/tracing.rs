@@ -216,7 +216,10 @@ mod tests {
             assert!(!to(wrong).problem().unwrap().contains("secret"));
         }
         check(&TracingConfig { sample_ratio: f64::NAN, ..default.clone() }, "tracing.sample_ratio: found NaN");
-        check(&TracingConfig { timeout_ms: 0, ..default.clone() }, "tracing.timeout_ms: found 0, expected 100 to 60000");
+        check(
+            &TracingConfig { timeout_ms: 0, ..default.clone() },
+            "tracing.timeout_ms: found 0, expected 100 to 60000",
+        );
         check(&TracingConfig { service_name: String::new(), ..default }, "tracing.service_name: expected");
     }
 

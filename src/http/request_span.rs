@@ -52,7 +52,9 @@ impl RequestSpan {
         let trace = match TraceContext::of(headers) {
             Some(caller) => tracer.follow(caller.sampled_caller()?, &TraceContext::state_of(headers)),
             // Probes and scrapes are not worth a trace.
-            None if request.method() == Method::POST && !request.uri().path().starts_with("/grpc.") => tracer.begin()?,
+            None if request.method() == Method::POST && !request.uri().path().starts_with("/grpc.") => {
+                tracer.begin()?
+            }
             None => return None,
         };
         let (name, mut attributes) = match format {

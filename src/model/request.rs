@@ -80,8 +80,19 @@ impl Request {
         let (sender, reply) = oneshot::channel();
         let progress = Mutex::new(Progress { reply: Some(sender), parts: Vec::new() });
         let (taken, is_over) = (OnceLock::new(), AtomicBool::new(false));
-        let request =
-            Request { inputs, row_size, deadline, finish_by, turn, entered, predicted, trace, taken, is_over, progress };
+        let request = Request {
+            inputs,
+            row_size,
+            deadline,
+            finish_by,
+            turn,
+            entered,
+            predicted,
+            trace,
+            taken,
+            is_over,
+            progress,
+        };
         (request, reply)
     }
 

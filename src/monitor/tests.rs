@@ -210,7 +210,8 @@ async fn serve(version: &Arc<VersionRecorder>) {
     let ms = Duration::from_millis;
     for micros in [900, 1_500, 1_500, 80_000] {
         let mut clock = StageClock::new(Instant::now(), LARGE_BUDGET);
-        let waited = QueueTimings { queue: ms(50), inference: Duration::from_micros(micros), ..QueueTimings::default() };
+        let waited =
+            QueueTimings { queue: ms(50), inference: Duration::from_micros(micros), ..QueueTimings::default() };
         clock.wait(async { Ok(((), waited)) }, Some(ms(100)), || None).await.unwrap();
         std::mem::forget(version.request().succeeded(&clock));
         version.delivered(Duration::from_micros(micros + 60_123));

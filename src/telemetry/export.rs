@@ -175,7 +175,7 @@ impl Exports {
 
     /// Exports a batch. If the future is dropped, its spans count as dropped.
     async fn export(&mut self, connection: &Connection, batch: Vec<Finished>) {
-        let clock = WallClock { now: Instant::now(), time: SystemTime::now() };
+        let clock = clock();
         let spans: Vec<SpanData> =
             batch.into_iter().flat_map(|finished| finished.into_spans(clock, &self.scope)).collect();
         let mut unsent = Unsent { spans: spans.len(), reason: SpanDrop::Stopping, recorder: &self.recorder };
@@ -200,6 +200,20 @@ impl Exports {
             }
         }
     }
+}
+
+/// Reads both clocks at the same time, as far as possible: the thread may lose its core between the two.
+fn clock() -> WallClock {
+    const AT_ONCE: Duration = Duration::from_micros(20);
+    let read = || (Instant::now(), SystemTime::now());
+    let (mut now, mut time) = read();
+    for _ in 0..5 {
+        if now.elapsed() < AT_ONCE {
+            break;
+        }
+        (now, time) = read();
+    }
+    WallClock { now, time }
 }
 
 /// Spans of an export that the collector has not taken yet.

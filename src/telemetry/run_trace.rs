@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::request_trace::{RequestTrace, RunLink, SpanIds};
-use super::spans::{FinishedRun, Finished};
+use super::spans::{Finished, FinishedRun};
 
 /// The span of a run of a batch, while the run goes on.
 #[derive(Debug)]

@@ -210,8 +210,5 @@ impl Spans<'_> {
 
 fn batch_attributes(RunOfBatch { rows, requests }: RunOfBatch) -> [KeyValue; 2] {
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    [
-        KeyValue::new("leeway.batch.rows", number(rows)),
-        KeyValue::new("leeway.batch.requests", number(requests)),
-    ]
+    [KeyValue::new("leeway.batch.rows", number(rows)), KeyValue::new("leeway.batch.requests", number(requests))]
 }

@@ -1,7 +1,7 @@
 //! Decides which requests are sampled.
 
-use std::sync::Arc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use opentelemetry::trace::TraceState;
 
