@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 
 use super::staging::at;
@@ -42,8 +44,10 @@ impl SigningKey {
             return Err(wrong("it is too large for a secret key of minisign"));
         }
         let text = std::fs::read_to_string(path).map_err(|error| at(path, &error))?;
-        let key = || SecretKeyBox::from_string(&text);
-        if let Ok(key) = key().and_then(SecretKeyBox::into_unencrypted_secret_key) {
+        // minisign itself writes no checksum into a key that is not encrypted. A damaged one is found when it signs.
+        let bytes = text.lines().nth(1).and_then(|line| STANDARD.decode(line.trim()).ok()).unwrap_or_default();
+        let key = SecretKey::from_bytes(&bytes).map_err(|_| wrong("it is not a secret key of minisign"))?;
+        if !key.is_encrypted() {
             return Ok(SigningKey(key));
         }
         let password = match password {
@@ -51,29 +55,29 @@ impl SigningKey {
             Password::Asked => None,
             Password::None => {
                 return Err(wrong(
-                    "it is not a secret key of minisign, or it needs its password: in LEEWAY_SIGNING_PASSWORD, in a file \
-                     (--password-file), or on a terminal",
+                    "the secret key is encrypted; its password is read from LEEWAY_SIGNING_PASSWORD, from a file \
+                     (--password-file), or from a terminal",
                 ));
             }
         };
-        let opened = key().and_then(|key| key.into_secret_key(password));
+        let opened = SecretKeyBox::from_string(&text).and_then(|key| key.into_secret_key(password));
         opened.map(SigningKey).map_err(|error| wrong(&format!("the secret key cannot be used: {error}")))
     }
 
-    /// Makes a key, and writes it to a new file that only its owner can read. Returns it.
-    pub fn generate(path: &Path, password: Password) -> Result<SigningKey, SetupError> {
+    /// Makes a key, and writes it to a new file that only its owner can read. Returns the public key.
+    pub fn generate(path: &Path, password: Password) -> Result<TrustedKey, SetupError> {
         let wrong = |error: minisign::PError| SetupError::Config(format!("{}: {error}", path.display()));
         let pair = match password {
             Password::None => KeyPair::generate_unencrypted_keypair(),
             Password::Given(password) => KeyPair::generate_encrypted_keypair(Some(password)),
             Password::Asked => KeyPair::generate_encrypted_keypair(None),
         };
-        let KeyPair { pk: _, sk } = pair.map_err(wrong)?;
+        let KeyPair { pk, sk } = pair.map_err(wrong)?;
         let text = sk.to_box(Some("secret key of versions")).map_err(wrong)?.into_string();
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| at(path, &error))?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| at(path, &error))?;
-        Ok(SigningKey(sk))
+        pk.to_base64().parse().map_err(SetupError::internal)
     }
 
     /// Returns the public key.
@@ -87,7 +91,8 @@ impl SigningKey {
         let (manifest, signature) = (folder.join(MANIFEST_FILE), folder.join(SIGNATURE_FILE));
         let bytes = Manifest::read_bytes(folder).map_err(|refusal| SetupError::Repository(refusal.to_string()))?;
         let (comment, untrusted) = (trusted_comment(model, version), format!("signature of {model} {version}"));
-        let signed = minisign::sign(None, &self.0, io::Cursor::new(bytes), Some(&comment), Some(&untrusted));
+        let public = PublicKey::from_secret_key(&self.0).map_err(SetupError::internal)?;
+        let signed = minisign::sign(Some(&public), &self.0, io::Cursor::new(bytes), Some(&comment), Some(&untrusted));
         let text = signed.map_err(|error| at(&manifest, &io::Error::other(error)))?.into_string();
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -100,7 +100,7 @@ fn generate(file: &Path, password: Password) -> Result<()> {
     if public_file.exists() {
         bail!("{}: the file exists already", public_file.display());
     }
-    let public = SigningKey::generate(file, password)?.public()?;
+    let public = SigningKey::generate(file, password)?;
     let (id, key) = (public.id(), String::from(public));
     let text = format!("untrusted comment: minisign public key {id}\n{key}\n");
     std::fs::write(&public_file, text).with_context(|| public_file.display().to_string())?;

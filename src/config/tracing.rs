@@ -151,50 +151,57 @@ fn read_headers(path: &Path) -> Result<Vec<(String, String)>, SetupError> {
     Ok(headers)
 }
 
-/// Environment variables of OpenTelemetry, and the settings that they are defaults of. The later of two for the same
-/// setting takes precedence.
-const VARIABLES: [(&str, &str); 6] = [
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"),
-    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tracing.endpoint"),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "tracing.protocol"),
-    ("OTEL_SERVICE_NAME", "tracing.service_name"),
-    ("OTEL_TRACES_SAMPLER_ARG", "tracing.sample_ratio"),
-];
+/// Variables of OpenTelemetry with the address of a collector. The later one takes precedence.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Variables with the transport, in the same order.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"];
 
-/// Adds the environment variables of OpenTelemetry to the settings. Those that are added later take precedence.
+/// Adds the environment variables of OpenTelemetry to the settings, as defaults. They are shared with other programs, so a value
+/// that Leeway does not know is an error only if they have the address of a collector, too.
 pub(super) fn with_opentelemetry(settings: Figment) -> Result<Figment, SetupError> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(settings);
     }
-    let mut settings = settings;
-    for (variable, key) in VARIABLES {
-        let Some(value) = set(variable) else { continue };
-        let wrong = |problem: String| SetupError::Config(format!("environment variable {variable}: {problem}"));
-        let value = value.into_string().map_err(|_| wrong("it is not UTF-8".to_owned()))?;
-        settings = match key {
-            "tracing.protocol" => {
-                let protocol = match &*value {
-                    "grpc" => OtlpProtocol::Grpc,
-                    "http/protobuf" => OtlpProtocol::Http,
-                    _ => return Err(wrong(format!("found {:?}, expected grpc or http/protobuf", shown(&value)))),
-                };
-                settings.merge(Serialized::default(key, protocol))
+    let wrong =
+        |variable: &str, problem: &str| SetupError::Config(format!("environment variable {variable}: {problem}"));
+    let (mut settings, mut has_endpoint) = (settings, false);
+    for variable in ENDPOINTS {
+        let Some(endpoint) = set(variable) else { continue };
+        if endpoint_problem(&endpoint).is_some() {
+            return Err(wrong(variable, "expected the URL of a collector, as in http://127.0.0.1:4318"));
+        }
+        (settings, has_endpoint) = (settings.merge(Serialized::default("tracing.endpoint", endpoint)), true);
+    }
+    for variable in PROTOCOLS {
+        let protocol = match set(variable).as_deref() {
+            Some("grpc") => OtlpProtocol::Grpc,
+            Some("http/protobuf") => OtlpProtocol::Http,
+            Some(other) if has_endpoint => {
+                return Err(wrong(variable, &format!("found {:?}, expected grpc or http/protobuf", shown(other))));
             }
-            "tracing.sample_ratio" => {
-                let ratio: f64 = value
-                    .parse()
-                    .map_err(|_| wrong(format!("found {:?}, expected a share of the traces, 0 to 1", shown(&value))))?;
-                settings.merge(Serialized::default(key, ratio))
-            }
-            "tracing.endpoint" if endpoint_problem(&value).is_some() => {
-                return Err(wrong("expected the URL of a collector, as in http://127.0.0.1:4318".to_owned()));
-            }
-            _ => settings.merge(Serialized::default(key, value)),
+            _ => continue,
         };
+        settings = settings.merge(Serialized::default("tracing.protocol", protocol));
+    }
+    if let Some(name) = set("OTEL_SERVICE_NAME") {
+        settings = settings.merge(Serialized::default("tracing.service_name", name));
+    }
+    let sampler = set("OTEL_TRACES_SAMPLER");
+    if let Some(ratio) = sampler.and_then(|sampler| ratio_of(&sampler, set("OTEL_TRACES_SAMPLER_ARG").as_deref())) {
+        settings = settings.merge(Serialized::default("tracing.sample_ratio", ratio));
     }
     Ok(settings)
+}
+
+/// Returns the share of the traces that a sampler of OpenTelemetry samples; `None` if it is another kind of sampler.
+fn ratio_of(sampler: &str, argument: Option<&str>) -> Option<f64> {
+    match sampler.strip_prefix("parentbased_").unwrap_or(sampler) {
+        "always_on" => Some(1.0),
+        "always_off" => Some(0.0),
+        "traceidratio" => argument.unwrap_or("1").parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +228,20 @@ mod tests {
             "tracing.timeout_ms: found 0, expected 100 to 60000",
         );
         check(&TracingConfig { service_name: String::new(), ..default }, "tracing.service_name: expected");
+    }
+
+    #[test]
+    fn samplers_of_opentelemetry_are_shares() {
+        for (sampler, argument, expected) in [
+            ("always_on", None, Some(1.0)),
+            ("parentbased_always_off", Some("0.5"), Some(0.0)),
+            ("parentbased_traceidratio", Some("0.25"), Some(0.25)),
+            ("traceidratio", None, Some(1.0)),
+            ("traceidratio", Some("7"), None),
+            ("jaeger_remote", Some("endpoint=http://a"), None),
+        ] {
+            assert_eq!(ratio_of(sampler, argument), expected, "{sampler}");
+        }
     }
 
     #[test]

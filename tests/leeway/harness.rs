@@ -206,6 +206,8 @@ pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
 
 /// Returns a client that ignores proxies named in the environment.
 pub(crate) fn client() -> reqwest::Client {
+    // Fails if there is one already. Without one, no client can be made, also not for plain HTTP.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 

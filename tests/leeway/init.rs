@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Repository, Server, TestApp, checkout, leeway, run};
+use crate::harness::{Repository, Server, TestApp, checkout, client, leeway, run};
 
 fn data(path: &str) -> PathBuf {
     checkout().join("tests/data").join(path)
@@ -241,7 +241,7 @@ async fn one_file_is_served_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(data("classes/logistic_texts.onnx"), folder.path().join("iris.onnx")).unwrap();
     let server = Server::spawn(leeway(&["serve", "iris.onnx"]).current_dir(folder.path()));
-    let client = reqwest::Client::new();
+    let client = client();
     let schema: Value = client.get(server.url("/v1/models/iris/schema")).send().await.unwrap().json().await.unwrap();
     let example = schema["example"].clone();
     for path in ["/predict", "/v1/models/iris:predict"] {
