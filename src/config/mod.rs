@@ -23,6 +23,7 @@ mod path_prefix;
 mod prediction_log;
 mod repository;
 mod route;
+mod settings_file;
 mod sources;
 mod state;
 mod tls;

@@ -1,8 +1,6 @@
 //! Reads the configuration from its file, the environment and flags, and describes each problem in one line.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
@@ -12,6 +10,7 @@ use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::route::with_vertex_ai;
+use super::settings_file::read_text;
 use super::tracing::with_opentelemetry;
 use super::{Config, ListenAddresses};
 use crate::error::{Result, SetupError};
@@ -25,8 +24,6 @@ const MAX_CONNECTIONS: usize = 1 << 20;
 /// Maximum length of a problem's description in a message, in bytes. It is limited because it may quote a key or a
 /// value.
 const MAX_PROBLEM: usize = 1_000;
-/// Maximum size of a settings file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
 /// Returns the names of the environment variables with settings. Processes that run models do not get these variables,
@@ -211,23 +208,6 @@ fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     let text = read_text(path).map_err(wrong)?;
     let values = toml::from_str::<figment::value::Dict>(&text).map_err(|error| wrong(toml_problem(&error, &text)))?;
     Ok(TomlFile { path: path.to_owned(), values })
-}
-
-/// Reads the text of a settings file, which must be a regular file of a bounded size.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let read = || {
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("not a file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("larger than {MAX_FILE} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|error| format!("not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
 /// Describes an error in a TOML text and its position, without the text.

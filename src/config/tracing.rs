@@ -7,7 +7,7 @@ use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
 
-use super::sources::read_text;
+use super::settings_file::read_text;
 use crate::error::{Result, SetupError};
 use crate::identity::shown;
 

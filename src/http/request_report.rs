@@ -1,4 +1,4 @@
-//! What is reported of a request: its line in the access log, its spans, its errors, and a line at the level debug.
+//! The reports about a request: its line in the access log, its span, its errors, and a line at the level debug.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::serve::RequestNotes;
 /// Header with the ids of the span that this server has made of a request, in the form of `traceparent`.
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// What is reported of a request. If it is dropped before the request is answered, the request was abandoned.
+/// The reports about a request. If it is dropped before the request is answered, the request was abandoned.
 #[derive(Debug)]
 pub(super) struct RequestReport {
     /// The trace in the lines of the log.

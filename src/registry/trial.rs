@@ -143,8 +143,7 @@ impl Trial {
         };
         let begin = Instant::now();
         let mut child = Running(self.start(&trial_order).map_err(|error| {
-            let program = self.program.display();
-            let what = format!("the trial load could not be started with {program}");
+            let what = format!("the trial load could not be started with {}", self.program.display());
             Refusal::of_io(LoadFault::Internal, &what, &error)
         })?);
         let said = read_to_end(child.0.stdout.take(), MAX_VERDICT_BYTES);

@@ -1,4 +1,4 @@
-//! What travels with a sampled request: the ids of its span, and the runs that have had its rows.
+//! The part of a trace that travels with a sampled request: the ids of its span, and the runs that have had its rows.
 
 use std::fmt;
 use std::sync::Arc;

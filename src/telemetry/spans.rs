@@ -57,7 +57,7 @@ pub(super) struct FinishedRun {
     pub(super) is_failure: bool,
 }
 
-/// What the queue of the exporter has.
+/// An element of the queue of the exporter.
 #[derive(Debug)]
 pub(super) enum Finished {
     Request(Box<FinishedSpan>),

@@ -1,6 +1,5 @@
 //! A collector of OpenTelemetry for tests: takes spans over OTLP, by HTTP or gRPC, and keeps them.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +9,10 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use leeway::config::OtlpProtocol;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
@@ -18,6 +21,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status};
 
 use crate::harness::until;
@@ -43,32 +48,32 @@ struct Service(Arc<Mutex<Kept>>);
 impl Collector {
     /// Starts a collector that speaks HTTP.
     pub(crate) async fn http() -> Collector {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, kept) = (listener.local_addr().unwrap(), Arc::<Mutex<Kept>>::default());
-        let routes = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&kept));
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Collector { address, kept }
+        Collector::start(OtlpProtocol::Http, None).await
     }
 
     /// Starts a collector that speaks gRPC.
     pub(crate) async fn grpc() -> Collector {
+        Collector::start(OtlpProtocol::Grpc, None).await
+    }
+
+    /// Starts a collector, with TLS if this makes its handshakes.
+    pub(crate) async fn start(protocol: OtlpProtocol, tls: Option<TlsAcceptor>) -> Collector {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, kept) = (listener.local_addr().unwrap(), Arc::<Mutex<Kept>>::default());
-        let service = Service(Arc::clone(&kept));
+        let all = Arc::clone(&kept);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let service = service.clone();
-                let call = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                    let mut server = TraceServiceServer::new(service.clone());
-                    async move {
-                        let request = request.map(Body::new);
-                        let answered: Result<_, Infallible> = tower_service::Service::call(&mut server, request).await;
-                        answered
+                let (kept, tls) = (Arc::clone(&all), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, protocol, kept).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, protocol, kept).await,
+                            // The client does not trust the certificate.
+                            Err(_) => {}
+                        },
                     }
                 });
-                let executor = hyper_util::rt::TokioExecutor::new();
-                let connection = hyper::server::conn::http2::Builder::new(executor);
-                tokio::spawn(connection.serve_connection(hyper_util::rt::TokioIo::new(stream), call));
             }
         });
         Collector { address, kept }
@@ -118,6 +123,32 @@ async fn take(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, body: By
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     kept.lock().take(ExportTraceServiceRequest::decode(body).unwrap(), authorization);
     ExportTraceServiceResponse::default().encode_to_vec()
+}
+
+/// Serves a connection until it ends.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    protocol: OtlpProtocol,
+    kept: Arc<Mutex<Kept>>,
+) {
+    let stream = TokioIo::new(stream);
+    let routes = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&kept));
+    // A connection that ends with an error has ended, too.
+    let _ = match protocol {
+        OtlpProtocol::Http => {
+            let call = service_fn(move |request: hyper::Request<Incoming>| {
+                tower_service::Service::call(&mut routes.clone(), request.map(Body::new))
+            });
+            hyper::server::conn::http1::Builder::new().serve_connection(stream, call).await
+        }
+        OtlpProtocol::Grpc => {
+            let service = TraceServiceServer::new(Service(kept));
+            let call = service_fn(move |request: hyper::Request<Incoming>| {
+                tower_service::Service::call(&mut service.clone(), request.map(Body::new))
+            });
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(stream, call).await
+        }
+    };
 }
 
 #[tonic::async_trait]

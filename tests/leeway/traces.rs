@@ -11,6 +11,10 @@ use leeway::pipeline::Stages;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
@@ -113,6 +117,42 @@ async fn a_request_is_a_span_with_its_stages_and_is_linked_to_its_run_over_http(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_a_span_with_its_stages_and_is_linked_to_its_run_over_grpc() {
     check_a_request(Collector::grpc().await, OtlpProtocol::Grpc).await;
+}
+
+/// A collector with a certificate of its own gets spans if the certificate is trusted, and none otherwise.
+async fn check_tls(protocol: OtlpProtocol, application: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut server = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    server.alpn_protocols = vec![application.to_vec()];
+    let collector = Collector::start(protocol, Some(TlsAcceptor::from(Arc::new(server)))).await;
+    let mut config = traced(config(), &collector);
+    config.tracing.endpoint = Some(format!("https://{}", collector.address));
+    (config.tracing.protocol, config.tracing.timeout_ms) = (protocol, 1_000);
+    let app = TestApp::with(config.clone()).await;
+    assert_eq!(predict(&app, "/predict", &[], &rows(1)).await.status, 200);
+    app.metric_becomes("leeway_tracing_dropped_total{reason=\"export_failed\"}", 7.0).await;
+    config.tracing.ca_file = Some(folder.path().join("ca.pem"));
+    config.tracing.timeout_ms = 60_000;
+    let app = TestApp::with(config).await;
+    assert_eq!(predict(&app, "/predict", &[], &rows(1)).await.status, 200);
+    app.metric_becomes("leeway_tracing_spans_total", 7.0).await;
+    assert_eq!(collector.spans().len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_a_collector_has_to_be_trusted_over_http() {
+    check_tls(OtlpProtocol::Http, b"http/1.1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_a_collector_has_to_be_trusted_over_grpc() {
+    check_tls(OtlpProtocol::Grpc, b"h2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
