@@ -3,13 +3,16 @@
 //!     make bench-monitoring
 //!
 //! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the
-//!    load generator oha; and in the same way with a prediction log of a tenth of the requests and without.
+//!    load generator oha; and in the same way with a prediction log of a tenth of the requests and without, and with spans
+//!    of a hundredth of them and without.
 //! 2. P50, P95 and P99 of `/metrics` compared with oha's, under steady load.
 //!
 //! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -100,13 +103,47 @@ fn metric(program: &Server, series: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(series)).unwrap().trim().parse().unwrap()
 }
 
+/// Starts a collector that takes spans over HTTP and forgets them, and returns its URL.
+fn collector() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = |mut stream: TcpStream| -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        loop {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line)?;
+                match line.to_ascii_lowercase().trim_end() {
+                    "" => break,
+                    line => length = line.strip_prefix("content-length: ").map_or(length, |n| n.parse().unwrap()),
+                }
+            }
+            if length == 0 {
+                return Ok(());
+            }
+            reader.read_exact(&mut vec![0; length])?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    url
+}
+
 fn costs(models: &Path, rounds: usize, seconds: u64) {
     let wide = wide_row(&mut fastrand::Rng::with_seed(2));
     let log = tempfile::tempdir_in(workshop()).unwrap();
     let logs =
         [("LEEWAY_PREDICTION_LOG__PATH", log.path().to_str().unwrap()), ("LEEWAY_PREDICTION_LOG__SAMPLE", "0.1")];
     let monitored = |enabled| Server::measured(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]);
+    let collector = collector();
+    let traces = [("LEEWAY_TRACING__ENDPOINT", &*collector), ("LEEWAY_TRACING__SAMPLE_RATIO", "0.01")];
     let (off, on, logging) = (monitored("false"), monitored("true"), Server::measured(models, &logs));
+    let tracing = Server::measured(models, &traces);
     for (model, series) in [("digits", "2"), ("wide", "1")] {
         let series = format!("leeway_monitoring_memory_bytes{{model=\"{model}\",version=\"{series}\"}}");
         println!("{series} {:.1} MB", metric(&on, &series) / 1e6);
@@ -130,7 +167,9 @@ fn costs(models: &Path, rounds: usize, seconds: u64) {
                 let summary = summarize(&url, &body, load, Duration::from_secs(seconds)).all_good();
                 (summary.per_second, (cpu() - before) / summary.good() as f64)
             };
-            for (what, without, with) in [("monitoring", &off, &on), ("prediction log", &on, &logging)] {
+            let compared =
+                [("monitoring", &off, &on), ("prediction log", &on, &logging), ("traces of 1 %", &on, &tracing)];
+            for (what, without, with) in compared {
                 in_turn(1, || measure(without, 1), || measure(with, 1));
                 let measured = in_turn(rounds, || measure(without, seconds), || measure(with, seconds));
                 println!(

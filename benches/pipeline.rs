@@ -52,6 +52,7 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let limits = LoadingConfig::default();
     let loader = Loader {
         store: Arc::new(LocalFolder::new(config().repository.path)),
+        trusted_keys: Default::default(),
         engine,
         isolated_engine: None,
         stages: Stages::default(),

@@ -47,7 +47,7 @@ async fn use_version(version: &Arc<VersionRecorder>, random: &mut fastrand::Rng)
     for request in 0..50 {
         let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
         let micros = |most: u64, random: &mut fastrand::Rng| Duration::from_micros(random.u64(20..most));
-        let waited = QueueTimings { queue: micros(3_000, random), inference: micros(20_000, random) };
+        let waited = QueueTimings { queue: micros(3_000, random), inference: micros(20_000, random), entered: None };
         clock.wait(async { Ok(((), waited)) }, Some(micros(20_000, random)), || None).await.unwrap();
         let guard = version.request();
         if request % 10 == 0 {

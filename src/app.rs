@@ -30,6 +30,7 @@ use crate::prediction_log::PredictionLog;
 use crate::registry::{Catalog, Loader, RunLimit, Trial};
 use crate::repository::{self, LoadCache};
 use crate::state::{self, State};
+use crate::telemetry::Tracer;
 
 /// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.
 const ADMIN_THREADS: usize = 2;
@@ -170,6 +171,7 @@ impl App {
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
             store: repository::store(&config.repository),
+            trusted_keys: config.repository.trusted_keys.clone().into(),
             engine,
             isolated_engine,
             stages,
@@ -182,8 +184,9 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let deployer = Deployer::start(loader, journal, fleet, Arc::clone(&catalog), config.repository.clone()).await?;
         let access_log = AccessLog::start(&config.log, monitor.server())?;
+        let tracer = Tracer::start(&config.tracing, monitor.server())?;
         let state = HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log);
-        let state = Arc::new(state.with_prediction_log(prediction_log));
+        let state = Arc::new(state.with_prediction_log(prediction_log).with_tracer(tracer));
         Ok(App { config, state, data_tls, admin_tls, threads })
     }
 
@@ -311,6 +314,9 @@ impl BoundApp {
         state.feedback.flush(&state.monitor).await;
         if let Some(prediction_log) = &state.prediction_log {
             prediction_log.close().await;
+        }
+        if let Some(tracer) = &state.tracer {
+            tracer.close().await;
         }
         if let Some(access_log) = &state.access_log {
             access_log.flush().await;

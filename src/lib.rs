@@ -67,6 +67,7 @@
 //! | [`budget`] | divides a request's time over its stages, measures the stages, ends the request at its deadline; moves heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | higher layers |
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
+//! | [`telemetry`] | traces: which requests are sampled, their spans, and the export of spans over OTLP off the request path | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or columns, CSV, an image, sound, or a file) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
 //! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
@@ -150,5 +151,6 @@ pub mod repository;
 pub mod serve;
 pub mod stage;
 pub mod state;
+pub mod telemetry;
 pub mod tensor;
 pub mod traffic;

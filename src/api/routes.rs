@@ -204,6 +204,22 @@ impl DataEndpoint {
     }
 }
 
+/// Returns the pattern of the endpoint that a request reaches, on either listener.
+///
+/// ```
+/// use leeway::api::routes::pattern_of;
+/// assert_eq!(pattern_of("POST", "/v1/models/digits:predict"), Some("/v1/models/{model}:predict"));
+/// assert_eq!(pattern_of("POST", "/v1/models/digits"), None);
+/// ```
+pub fn pattern_of(method: &str, path: &str) -> Option<&'static str> {
+    let data = DataEndpoint::ALL.iter().map(|endpoint| (endpoint.method(), endpoint.path()));
+    let admin = AdminEndpoint::ALL.iter().map(|endpoint| (endpoint.method(), endpoint.path()));
+    let fits = |(own, pattern): &(Method, &'static str)| {
+        (own.to_string() == method || *own == Method::Get && method == "HEAD") && matches(pattern, path)
+    };
+    data.chain(admin).find(fits).map(|(_, pattern)| pattern)
+}
+
 /// Returns true if a path has the form of a pattern, in which a parameter in braces stands for one or more characters.
 fn matches(pattern: &str, path: &str) -> bool {
     let (mut patterns, mut segments) = (pattern.split('/'), path.split('/'));

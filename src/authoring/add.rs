@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::recorded_examples::{RecordedFrom, record};
+use super::sign::SigningKey;
 use super::staging::{Staging, at};
 use super::training_data::{BaselineData, Progress, make_baseline};
 use super::weights_beside::stage_weights_beside;
@@ -16,7 +17,7 @@ use crate::pipeline::Stages;
 use crate::registry::{Findings, LoadOrder, MAX_COMPARING, OpenedVersion, Pace, Trial};
 use crate::repository::{
     BASELINE_FILE, CONFIG_FILE, FoundVersion, GOLDEN_FILE, Golden, MANIFEST_FILE, MODEL_FILE, Manifest, Refusal,
-    next_version, parse_golden,
+    SIGNATURE_FILE, next_version, parse_golden,
 };
 
 /// Files from which a new version is made.
@@ -44,6 +45,8 @@ pub struct Addition<'a> {
     pub files: &'a NewFiles,
     /// Facts about the version. The list of files is filled in later.
     pub facts: Manifest,
+    /// Key that the version is signed with, if it is signed.
+    pub key: Option<&'a SigningKey>,
 }
 
 /// The version that was added.
@@ -84,7 +87,7 @@ pub fn add(
     trial: Option<&Trial>,
     progress: &dyn Fn(Progress),
 ) -> Result<Added, SetupError> {
-    let Addition { model, files, facts } = addition;
+    let Addition { model, files, facts, key } = addition;
     let model = model.canonicalize().map_err(|error| match model.exists() {
         true => at(model, &error),
         false => SetupError::Repository(format!(
@@ -105,7 +108,8 @@ pub fn add(
     }
     staging.sync()?;
     fail::fail_point!("add::checked");
-    let (version, folder) = staging.become_version(order.version)?;
+    let sign = |folder: &Path, version| key.map_or(Ok(()), |key| key.sign(folder, &order.model, version));
+    let (version, folder) = staging.become_version(order.version, sign)?;
     let batching = order.config.model.batching;
     Ok(Added { version, folder, manifest, weights_beside, examples, baseline, findings, batching })
 }
@@ -187,9 +191,9 @@ pub(super) fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), Setup
     staging.copy(&new.onnx, MODEL_FILE)?;
     for other in &new.others {
         let name = other.file_name().unwrap_or_default().to_string_lossy();
-        if name == MANIFEST_FILE {
+        if name == MANIFEST_FILE || name == SIGNATURE_FILE {
             return Err(SetupError::Repository(format!(
-                "{}: the manifest is written by `leeway add`",
+                "{}: the manifest and its signature are written by `leeway add`",
                 other.display()
             )));
         }

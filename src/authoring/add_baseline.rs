@@ -11,7 +11,9 @@ use crate::model::Engine;
 use crate::monitor::Baseline;
 use crate::pipeline::Stages;
 use crate::registry::{MAX_COMPARING, OpenedVersion};
-use crate::repository::{BASELINE_FILE, Manifest, Refusal, VerifiedVersion, files_in, model_in_folder};
+use crate::repository::{
+    BASELINE_FILE, Manifest, Refusal, Trust, TrustedKeys, VerifiedVersion, files_in, model_in_folder,
+};
 
 /// Makes a baseline for an existing version. The version is replaced as a whole, and gets another digest. Also returns
 /// remarks on the data.
@@ -19,6 +21,7 @@ pub fn add_baseline(
     model: &Path,
     version: Version,
     data: &BaselineData,
+    trusted: &TrustedKeys,
     engine: &dyn Engine,
     stages: &Stages,
     progress: &dyn Fn(Progress),
@@ -32,9 +35,11 @@ pub fn add_baseline(
     }
     let folder = model.join(version.to_string());
     let refused = |refusal: Refusal| SetupError::Repository(format!("{}: {refusal}", folder.display()));
-    let verified = VerifiedVersion::read(&folder).map_err(refused)?;
+    let order = order(&model, version)?;
+    let trust = Trust { keys: trusted, model: &order.model, version };
+    let verified = VerifiedVersion::read_trusted(&folder, trust).map_err(refused)?;
     let facts = Manifest::clone(&verified.manifest);
-    let opened = OpenedVersion::open(engine, stages, &order(&model, version)?, verified).map_err(refused)?;
+    let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
     let findings =
         opened.session().and_then(|mut session| opened.examine(&mut *session, MAX_COMPARING)).map_err(refused)?;
     let (baseline, remarks) = make_baseline(data, &opened, &findings, progress)?;

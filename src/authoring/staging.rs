@@ -38,12 +38,17 @@ impl Staging {
     }
 
     /// Makes the staging folder the next version of its model: `expected`, or a later one if that is taken. Returns the
-    /// version and its folder.
-    pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf), SetupError> {
+    /// version and its folder. `sign` is called before, with the folder and the version that it is about to become.
+    pub(super) fn become_version(
+        self,
+        expected: Version,
+        sign: impl Fn(&Path, Version) -> Result<(), SetupError>,
+    ) -> Result<(Version, PathBuf), SetupError> {
+        let mut version = expected;
+        sign(self.path(), version)?;
         let Staging { folder, model, _lock } = self;
         // From here on the folder is not deleted on drop.
         let staged = folder.keep();
-        let mut version = expected;
         loop {
             let to = model.join(version.to_string());
             // Fails if the target exists, even as an empty folder.
@@ -54,7 +59,10 @@ impl Staging {
                     return Ok((version, to));
                 }
                 // Another process added this version meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version = next_version(&model)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    version = next_version(&model)?;
+                    sign(&staged, version)?;
+                }
                 Err(error) => {
                     let _ = std::fs::remove_dir_all(&staged);
                     return Err(at(&to, &error));

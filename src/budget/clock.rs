@@ -17,7 +17,20 @@ pub struct StageClock {
     spent: Timings,
     /// Time that was left when each stage was entered.
     left: [Option<Duration>; Stage::ALL.len()],
+    /// Time at which each stage was entered.
+    entered: [Option<Instant>; Stage::ALL.len()],
     predicted: Option<Duration>,
+}
+
+/// Times at which a request entered and left a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageTime {
+    /// The stage.
+    pub stage: Stage,
+    /// Time at which the request entered it.
+    pub began: Instant,
+    /// Time at which the request left it.
+    pub ended: Instant,
 }
 
 /// Time limits for running the model on a request.
@@ -36,6 +49,8 @@ pub struct QueueTimings {
     pub queue: Duration,
     /// The run of the batch.
     pub inference: Duration,
+    /// Time of the arrival in the queue; `None` if that is when the wait begins.
+    pub entered: Option<Instant>,
 }
 
 impl Deadline {
@@ -77,6 +92,7 @@ impl StageClock {
             deadline: Deadline::after(started, budget.on_the_server()),
             spent: Timings::default(),
             left: [None; Stage::ALL.len()],
+            entered: [None; Stage::ALL.len()],
             predicted: None,
         }
     }
@@ -151,6 +167,33 @@ impl StageClock {
     /// Returns the time that was left when the request entered `stage`; `None` if it did not enter it.
     pub fn left_at(&self, stage: Stage) -> Option<Duration> {
         self.left[stage as usize]
+    }
+
+    /// Returns the times of the stages that the request has entered, in their order. A stage that has not ended ends now.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use leeway::budget::{LatencyBudget, StageClock};
+    /// use leeway::stage::Stage;
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    /// clock.receive(async { Ok(()) }).await.unwrap();
+    /// let stages = clock.stage_times();
+    /// assert_eq!((stages.len(), stages[0].stage, stages[0].began), (1, Stage::Network, clock.started()));
+    /// # });
+    /// ```
+    pub fn stage_times(&self) -> Vec<StageTime> {
+        let now = Instant::now();
+        let entered = |stage: Stage| self.entered[stage as usize];
+        let end = |stage: Stage, began: Instant| {
+            let later = Stage::ALL.into_iter().skip(stage as usize + 1).find_map(entered);
+            match self.spent.of(stage) {
+                Duration::ZERO => later.unwrap_or(now),
+                spent => began + spent,
+            }
+        };
+        let time = |stage: Stage| entered(stage).map(|began| StageTime { stage, began, ended: end(stage, began) });
+        Stage::ALL.into_iter().filter_map(time).collect()
     }
 
     /// Returns the predicted time in the queue and the run.
@@ -262,6 +305,11 @@ impl StageClock {
         match tokio::time::timeout_at(limit.instant().into(), work).await {
             Ok(Ok((value, waited))) => {
                 self.enter(Stage::Inference, begin + waited.queue);
+                if let Some(entered) = waited.entered {
+                    // The run may have been made before the wait for it.
+                    self.entered[Stage::Queue as usize] = Some(entered);
+                    self.entered[Stage::Inference as usize] = Some(entered + waited.queue);
+                }
                 self.spent.set(Stage::Queue, waited.queue);
                 self.spent.set(Stage::Inference, waited.inference);
                 tracing::trace!(?waited, "model finished");
@@ -269,7 +317,10 @@ impl StageClock {
             }
             // The worker, or the timer here, found that the deadline has passed.
             Ok(Err(Error::Expired { .. })) | Err(_) => {}
-            Ok(Err(error)) => return Err(error),
+            Ok(Err(error)) => {
+                self.entered[Stage::Inference as usize] = taken();
+                return Err(error);
+            }
         }
         let (queue, stage) = match taken() {
             Some(taken) => {
@@ -295,6 +346,7 @@ impl StageClock {
 
     fn enter(&mut self, stage: Stage, now: Instant) {
         self.left[stage as usize] = Some(self.deadline.left(now));
+        self.entered[stage as usize] = Some(now);
     }
 
     fn expired(&self, stage: Stage) -> Error {

@@ -11,14 +11,17 @@ use super::baseline::{LabelArgs, ProgressBar, write_baseline};
 use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
 use super::settings::RepositoryArgs;
+use super::sign::PasswordArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, add};
+use crate::authoring::{Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, SigningKey, add};
 use crate::identity::Version;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
 use crate::registry::WarmUp;
-use crate::repository::{self, BASELINE_FILE, DEFAULT_TOLERANCE, Manifest, TrainingDate, VerifiedVersion};
+use crate::repository::{
+    self, BASELINE_FILE, DEFAULT_TOLERANCE, Manifest, TrainingDate, Trust, TrustedKeys, VerifiedVersion,
+};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("examples").args(["golden", "record_golden"]).multiple(true)))]
@@ -103,6 +106,13 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "NAME=TEXT", value_parser = tag)]
     tag: Vec<(String, String)>,
 
+    /// Secret key to sign the version with, as for `leeway sign`
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
+
+    #[command(flatten)]
+    password: PasswordArgs,
+
     #[command(flatten)]
     settings: RepositoryArgs,
 }
@@ -137,6 +147,10 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     if args.baseline_data.is_none() && args.labels.are_given() {
         bail!("--label-column measures the predictions for a baseline; give --baseline-data, too");
     }
+    let key = match &args.sign {
+        Some(file) => Some(SigningKey::read(file, args.password.password()?)?),
+        None => None,
+    };
     clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
@@ -169,11 +183,22 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         ..Manifest::of(Default::default())
     };
     let trial = trial(&config, &engine)?;
-    let addition = Addition { model: &args.model_dir, files: &files, facts };
+    let addition = Addition { model: &args.model_dir, files: &files, facts, key: key.as_ref() };
     let bar = ProgressBar::new();
     let added = add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
     bar.finish();
-    Ok(write_added(&mut terminal::stdout(), &added)?)
+    let mut out = terminal::stdout();
+    write_added(&mut out, &added)?;
+    let keys = &config.repository.trusted_keys;
+    match key {
+        Some(key) => writeln!(out, "It is signed with the key {}.", key.public()?.id())?,
+        None if keys.is_empty() => {}
+        None => writeln!(
+            out,
+            "It is not signed, and repository.trusted_keys asks for that. Next: leeway sign, or another time --sign"
+        )?,
+    }
+    Ok(())
 }
 
 /// Writes a summary of the new version, and suggests the next commands.
@@ -237,6 +262,7 @@ pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
+    let keys = TrustedKeys::from(config.repository.trusted_keys.clone());
     let store = repository::store(&config.repository);
     let found = store.list()?;
     for problem in &found.problems {
@@ -246,10 +272,12 @@ pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     for found in found.models {
         for &version in &found.versions {
             let folder = store.materialise(&found.name, version);
-            match folder.and_then(|folder| VerifiedVersion::read(&folder)) {
+            let trust = Trust { keys: &keys, model: &found.name, version };
+            match folder.and_then(|folder| VerifiedVersion::read_trusted(&folder, trust)) {
                 Ok(verified) => {
                     good += 1;
-                    writeln!(out, "{} {version}: {}", found.name, verified.identity)?;
+                    let key = verified.signed_by.map(|key| format!(", signed by {key}")).unwrap_or_default();
+                    writeln!(out, "{} {version}: {}{key}", found.name, verified.identity)?;
                 }
                 Err(refusal) => {
                     bad += 1;

@@ -114,9 +114,10 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     };
     let data = DataFile { path, delimiter: args.delimiter, ignored_columns: args.ignore_column, window };
     let data = args.labels.with(data);
+    let trusted = config.repository.trusted_keys.into();
     let bar = ProgressBar::new();
     let (manifest, baseline, remarks) =
-        add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
+        add_baseline(&folder, args.version, &data, &trusted, &engine, stages, &|progress| bar.show(progress))?;
     bar.finish();
 
     let mut out = terminal::stdout();

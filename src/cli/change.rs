@@ -127,5 +127,6 @@ fn by_the_server(client: &Client, request: &ChangeRequest, wait: Option<u64>) ->
 /// Writes a change of a deployment to the journal, for the next start of a server.
 async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
     let journal = state::open_journal(&config.state).await?;
-    Ok(change_offline(&*journal, &*repository::store(&config.repository), request).await?)
+    let (store, keys) = (repository::store(&config.repository), config.repository.trusted_keys.clone().into());
+    Ok(change_offline(&*journal, (&*store, &keys), request).await?)
 }

@@ -39,6 +39,7 @@ mod serve;
 mod server_address;
 mod servers;
 mod settings;
+mod sign;
 mod status;
 mod table;
 mod table_cells;
@@ -144,6 +145,14 @@ of its version: once the version has had traffic, add a new version with `leeway
     Baseline(Box<baseline::BaselineArgs>),
     /// Hash every file of the repository and compare it with its manifest
     Verify(RepositoryArgs),
+    /// Sign a version, for servers that trust only signed ones, or make the key for that
+    #[command(after_help = "\
+The signature is of version.toml, which has the digest of every file, and names the model and the version. It is in \
+version.toml.minisig, in the format of minisign. Servers check it if repository.trusted_keys has the public key.
+
+    leeway sign --generate versions.key
+    leeway sign digits 3 --key versions.key")]
+    Sign(Box<sign::SignArgs>),
     /// Predict the rows of a file, by a running server or in this process
     #[command(after_help = "\
     leeway predict digits rows.csv --ignore-column digit > predictions.jsonl
@@ -269,6 +278,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Add(args)) => add::run(*args, &stages),
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(&settings),
+        Some(Command::Sign(args)) => sign::run(*args),
         Some(Command::Predict(args)) => predict::run(&args, stages),
         Some(Command::Status(args)) => status::run(args),
         Some(Command::Top(args)) => top::run(args),

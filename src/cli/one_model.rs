@@ -51,6 +51,8 @@ impl OneModel {
                 config.repository.path.clone_from(&self.given);
             }
         }
+        // The model was named on the command line.
+        config.repository.trusted_keys.clear();
         // The only model is the default model.
         config.repository.default_model = None;
         config.repository.start = StartMode::Strict;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::sources;
+use super::settings_file::read_text;
 use crate::error::{Result, SetupError};
 use crate::identity::{Sha256, Version};
 use crate::traffic::{Share, TrafficSplit};
@@ -44,8 +44,7 @@ impl DeploymentFile {
         if !path.exists() {
             return Ok(None);
         }
-        let text =
-            sources::read_text(path).map_err(|problem| SetupError::Config(format!("{}: {problem}", path.display())))?;
+        let text = read_text(path).map_err(|problem| SetupError::Config(format!("{}: {problem}", path.display())))?;
         DeploymentFile::parse(&text, &path.display().to_string()).map(Some)
     }
 

@@ -29,6 +29,11 @@ pub fn server_of_environment() -> Option<String> {
     std::env::var("LEEWAY_SERVER").ok().filter(|value| !value.is_empty())
 }
 
+/// Returns the password of the secret key that versions are signed with, according to the environment.
+pub fn signing_password_of_environment() -> Option<String> {
+    std::env::var("LEEWAY_SIGNING_PASSWORD").ok().filter(|value| !value.is_empty())
+}
+
 /// Returns the width of the output in columns, according to the environment variable `COLUMNS`.
 pub fn columns_of_environment() -> Option<u16> {
     std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0)

@@ -24,9 +24,12 @@ mod path_prefix;
 mod prediction_log;
 mod repository;
 mod route;
+mod settings_file;
 mod sources;
 mod state;
 mod tls;
+mod tracing;
+mod trusted_key;
 
 use std::path::PathBuf;
 
@@ -42,7 +45,8 @@ pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::deployment_file::{DEPLOYMENT_FILE, DeploymentFile};
 pub use self::environment::{
-    columns_of_environment, is_colour_unwanted, server_of_environment, this_host, this_program, this_user,
+    columns_of_environment, is_colour_unwanted, server_of_environment, signing_password_of_environment, this_host,
+    this_program, this_user,
 };
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
@@ -64,6 +68,8 @@ pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 pub use self::state::{PostgresUrl, StateConfig, StateUrl};
 pub use self::tls::TlsConfig;
+pub use self::tracing::{OtlpProtocol, TracingConfig};
+pub use self::trusted_key::{KeyId, KeyVerdict, TrustedKey};
 
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -91,6 +97,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// Content and format of the log.
     pub log: LogConfig,
+    /// Spans of a sample of the requests.
+    pub tracing: TracingConfig,
     /// Shutdown of a server.
     pub shutdown: ShutdownConfig,
 }

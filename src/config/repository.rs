@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StateConfig;
+use super::trusted_key::TrustedKey;
 use crate::identity::ModelName;
 
 /// `[repository]`: location of the models.
@@ -21,6 +22,8 @@ pub struct RepositoryConfig {
     /// The model that answers `POST /predict`. Default: the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
+    /// Public keys, one of which each version has to be signed with. Without keys, versions need no signature.
+    pub trusted_keys: Vec<TrustedKey>,
     /// Number of newest versions of each model that are kept loaded, even if the deployment does not need them.
     pub newest_versions: usize,
     /// Interval of syncs with the repository, which find new versions and changed files. 0 turns these syncs off.
@@ -71,6 +74,7 @@ impl Default for RepositoryConfig {
             path: PathBuf::from("models"),
             only_model: None,
             default_model: None,
+            trusted_keys: Vec::new(),
             newest_versions: 2,
             poll_interval_ms: 5_000,
             // Enough for a small model, and shorter than the usual timeout of a client.

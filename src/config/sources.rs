@@ -1,8 +1,6 @@
 //! Reads the configuration from its file, the environment and flags, and describes each problem in one line.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
@@ -12,6 +10,8 @@ use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::route::with_vertex_ai;
+use super::settings_file::read_text;
+use super::tracing::with_opentelemetry;
 use super::{Config, ListenAddresses};
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
@@ -24,8 +24,6 @@ const MAX_CONNECTIONS: usize = 1 << 20;
 /// Maximum length of a problem's description in a message, in bytes. It is limited because it may quote a key or a
 /// value.
 const MAX_PROBLEM: usize = 1_000;
-/// Maximum size of a settings file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
 /// Returns the names of the environment variables with settings. Processes that run models do not get these variables,
@@ -51,7 +49,7 @@ impl Config {
     /// Loads the configuration from `file` (or [`DEFAULT_FILE`], if it exists), the environment and `overrides`.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
         let file = Config::file(file);
-        let mut figment = with_vertex_ai(Figment::new())?;
+        let mut figment = with_opentelemetry(with_vertex_ai(Figment::new())?)?;
         if let Some(path) = file {
             figment = figment.merge(toml(path)?);
         }
@@ -103,6 +101,9 @@ impl Config {
             ("loading", "cache"),
             ("health", "stuck_after_ms"),
             ("health", "live_fails_after_ms"),
+            ("tracing", "endpoint"),
+            ("tracing", "headers_file"),
+            ("tracing", "ca_file"),
         ];
         let mut keys = without.map(|(section, field)| (section.to_owned(), field.to_owned())).to_vec();
         if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
@@ -147,6 +148,7 @@ impl Config {
         let problem = self.monitoring.problem().or_else(|| self.feedback.problem());
         let problem = problem.or_else(|| self.http.problem()).or_else(|| self.admin.tls.problem("admin"));
         let problem = problem.or_else(|| self.log.problem()).or_else(|| self.prediction_log.problem());
+        let problem = problem.or_else(|| self.tracing.problem());
         if let Some(problem) = problem {
             return Err(SetupError::Config(problem));
         }
@@ -206,23 +208,6 @@ fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     let text = read_text(path).map_err(wrong)?;
     let values = toml::from_str::<figment::value::Dict>(&text).map_err(|error| wrong(toml_problem(&error, &text)))?;
     Ok(TomlFile { path: path.to_owned(), values })
-}
-
-/// Reads the text of a settings file, which must be a regular file of a bounded size.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let read = || {
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("not a file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("larger than {MAX_FILE} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|error| format!("not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
 /// Describes an error in a TOML text and its position, without the text.

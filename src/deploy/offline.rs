@@ -5,13 +5,13 @@ use super::deployment::{ChangeRequest, Transition, by_file_only};
 use super::journal::{Appended, Journal};
 use crate::api::admin::ChangeOutcome;
 use crate::error::{OperatorError, Result};
-use crate::repository::{Store, VerifiedVersion};
+use crate::repository::{Store, Trust, TrustedKeys, VerifiedVersion};
 
 /// Changes the deployment of a model in this journal. Refused if the files of a version that would serve do not match
 /// its manifest.
 pub async fn change_offline(
     journal: &dyn Journal,
-    store: &dyn Store,
+    (store, keys): (&dyn Store, &TrustedKeys),
     request: &ChangeRequest,
 ) -> Result<ChangeOutcome, OperatorError> {
     let model = &request.model;
@@ -26,7 +26,9 @@ pub async fn change_offline(
         return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None, lagging: Vec::new() });
     };
     for version in next.serving_versions() {
-        let verified = store.materialise(model, version).and_then(|folder| VerifiedVersion::read(&folder));
+        let trust = Trust { keys, model, version };
+        let verified =
+            store.materialise(model, version).and_then(|folder| VerifiedVersion::read_trusted(&folder, trust));
         verified.map_err(|refusal| {
             OperatorError::ChangeRefused(format!(
                 "version {version} could not be served, so nothing was changed: {refusal}"

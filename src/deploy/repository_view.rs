@@ -8,7 +8,7 @@ use crate::config::{DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
-use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store};
+use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store, Trust, TrustedKeys};
 
 /// The repository as a sync found it. Never changes: the next sync makes a new view.
 #[derive(Debug, Default)]
@@ -107,21 +107,23 @@ pub(super) struct Comparison {
 
 /// Compares the files of a version with those that were loaded. `None` if the fingerprint is the same as at the last
 /// comparison. Reads the files in pieces, because the version is already in memory.
-pub(super) fn compare(store: &dyn Store, loaded: &ServedVersion, compared: &Fingerprint) -> Option<Comparison> {
-    compare_files(store, (&loaded.model, loaded.version), &loaded.manifest, compared)
-}
-
-fn compare_files(
+pub(super) fn compare(
     store: &dyn Store,
-    (model, version): (&ModelName, Version),
-    loaded: &Manifest,
+    keys: &TrustedKeys,
+    loaded: &ServedVersion,
     compared: &Fingerprint,
 ) -> Option<Comparison> {
+    let trust = Trust { keys, model: &loaded.model, version: loaded.version };
+    compare_files(store, trust, &loaded.manifest, compared)
+}
+
+fn compare_files(store: &dyn Store, trust: Trust<'_>, loaded: &Manifest, compared: &Fingerprint) -> Option<Comparison> {
+    let Trust { model, version, .. } = trust;
     let mark = store.version_fingerprint(model, version);
     if mark == *compared {
         return None;
     }
-    let found = store.materialise(model, version).and_then(|folder| FoundVersion::find(&folder));
+    let found = store.materialise(model, version).and_then(|folder| FoundVersion::find_trusted(&folder, trust));
     let found = found.and_then(|found| found.check_digests().map(|()| found));
     let altered = match found {
         Ok(found) if found.manifest() == loaded => Ok(None),
@@ -182,7 +184,9 @@ mod tests {
         let folder = repository.path().join("digits/1");
         let manifest = Manifest::read(&folder).unwrap();
         let (store, model) = (LocalFolder::new(repository.path()), "digits".parse().unwrap());
-        let compare = |compared: &Fingerprint| compare_files(&store, (&model, Version::FIRST), &manifest, compared);
+        let (keys, version) = (TrustedKeys::default(), Version::FIRST);
+        let trust = Trust { keys: &keys, model: &model, version };
+        let compare = |compared: &Fingerprint| compare_files(&store, trust, &manifest, compared);
         let first = compare(&Fingerprint::default()).unwrap();
         assert!(matches!(first.altered, Ok(None)), "{first:?}");
         assert!(compare(&first.mark).is_none());

@@ -73,6 +73,8 @@ pub enum LoadFault {
     Files,
     /// The bytes of a file are not the same as when the version was added.
     Digest,
+    /// The version is not signed by a trusted key, although it has to be.
+    Signature,
     /// The model refers to weights in a file that does not belong to the version.
     ExternalData,
     /// ONNX Runtime cannot load the model.
@@ -95,10 +97,11 @@ pub enum LoadFault {
 
 impl LoadFault {
     /// All kinds of load faults.
-    pub const ALL: [LoadFault; 12] = [
+    pub const ALL: [LoadFault; 13] = [
         LoadFault::Manifest,
         LoadFault::Files,
         LoadFault::Digest,
+        LoadFault::Signature,
         LoadFault::ExternalData,
         LoadFault::Model,
         LoadFault::Config,
@@ -116,6 +119,7 @@ impl LoadFault {
             LoadFault::Manifest => "manifest",
             LoadFault::Files => "files",
             LoadFault::Digest => "digest",
+            LoadFault::Signature => "signature",
             LoadFault::ExternalData => "external_data",
             LoadFault::Model => "model",
             LoadFault::Config => "config",

@@ -98,21 +98,23 @@ impl AccessLog {
         Ok(Some(Arc::new(AccessLog { logged, sample, lines, recorder })))
     }
 
-    /// Begins the line of a request.
+    /// Begins the line of a request. It has the ids of the request's own span, if there is one, or else of the caller's.
     pub(super) fn begin(
         self: &Arc<Self>,
         request: &Request,
         request_id: &HeaderValue,
         started: Instant,
+        notes: Arc<RequestNotes>,
+        own: Option<&TraceContext>,
     ) -> Box<AccessEntry> {
         Box::new(AccessEntry {
             log: Arc::clone(self),
             method: request.method().clone(),
             uri: request.uri().clone(),
             request_id: request_id.clone(),
-            trace: TraceContext::of(request.headers()),
+            trace: own.cloned().or_else(|| TraceContext::of(request.headers())),
             started,
-            notes: Arc::default(),
+            notes,
             status: None,
             failure: None,
         })
@@ -150,11 +152,6 @@ impl AccessLog {
 // ===== impl AccessEntry =====
 
 impl AccessEntry {
-    /// Returns the notes of the request, for its handlers.
-    pub(super) fn notes(&self) -> Arc<RequestNotes> {
-        Arc::clone(&self.notes)
-    }
-
     /// Notes the error that the request is answered with.
     pub(super) fn failed(&mut self, error: &OperatorError) {
         self.failure = Some(Refusal { outcome: error.kind().fault().into(), code: error.code() });
@@ -284,7 +281,7 @@ mod tests {
             let path = format!("/{}", "x".repeat(9_000));
             let request = Request::builder().uri(&path).body(axum::body::Body::empty()).unwrap();
             let id = HeaderValue::from_static("one");
-            log.begin(&request, &id, Instant::now()).answered(200);
+            log.begin(&request, &id, Instant::now(), Arc::default(), None).answered(200);
         };
         (0..5).for_each(|_| ask());
         assert_eq!(log.recorder.access_lines_dropped(), 3);
@@ -300,7 +297,8 @@ mod tests {
     fn a_request_that_is_dropped_before_its_end_was_abandoned() {
         let (log, mut waiting) = log(AccessLogging::Errors, 1.0);
         let request = Request::builder().uri("/predict").body(axum::body::Body::empty()).unwrap();
-        drop(Arc::new(log).begin(&request, &HeaderValue::from_static("one"), Instant::now()));
+        let id = HeaderValue::from_static("one");
+        drop(Arc::new(log).begin(&request, &id, Instant::now(), Arc::default(), None));
         let Ok(Message::Line(line)) = waiting.try_recv() else { panic!("no line") };
         assert_eq!((line.status, line.outcome), (None, Outcome::Abandoned));
     }

@@ -28,7 +28,7 @@ pub(super) struct RequestContext {
     pub(super) started: Instant,
     /// Maximum number of connections, if the request came on a connection above this limit.
     pub(super) above_limit: Option<AboveLimit>,
-    /// Notes for the access log, if it is on.
+    /// Notes for the access log and for spans, if the request has either.
     pub(super) notes: Option<Arc<RequestNotes>>,
 }
 

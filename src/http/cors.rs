@@ -28,11 +28,12 @@ const ALLOWED_HEADERS: [HeaderName; 12] = [
 ];
 
 /// Headers of an answer that a web page may read, besides those that are always readable.
-const EXPOSED_HEADERS: [HeaderName; 6] = [
+const EXPOSED_HEADERS: [HeaderName; 7] = [
     RETRY_AFTER,
     WWW_AUTHENTICATE,
     HeaderName::from_static("inference-header-content-length"),
     HeaderName::from_static("server-timing"),
+    HeaderName::from_static("traceresponse"),
     HeaderName::from_static("x-model-version"),
     HeaderName::from_static("x-request-id"),
 ];

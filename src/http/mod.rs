@@ -10,7 +10,8 @@
 //! - `stack.rs` assembles the routes and layers of each listener.
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
 //!   request that layers and handlers share.
-//!   `trace_context.rs` reads the trace of a request, for the log. `access_log.rs` writes a line for each request, if it is on.
+//!   `request_report.rs` has what is reported of it: a line of the access log (`access_log.rs`), and spans
+//!   (`request_span.rs`), if they are on. `trace_context.rs` reads the trace that it belongs to.
 //! - `admission.rs` gives every prediction request its deadline, and refuses requests that cannot be answered in time.
 //!   `body.rs` reads the bodies.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
@@ -64,6 +65,8 @@ mod path_prefix;
 mod poll_again;
 mod predict;
 mod request_layer;
+mod request_report;
+mod request_span;
 mod sockets;
 mod spinning;
 mod stack;
@@ -101,6 +104,7 @@ use crate::feedback::Feedback;
 use crate::monitor::Monitor;
 use crate::prediction_log::PredictionLog;
 use crate::registry::Catalog;
+use crate::telemetry::Tracer;
 
 /// State that the handlers share.
 #[derive(Debug)]
@@ -135,6 +139,10 @@ pub struct HttpState {
     pub logs_traces: bool,
     /// The access log, if it is on.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Makes spans of requests, if that is on.
+    pub tracer: Option<Arc<Tracer>>,
+    /// Scheme of the URLs of the data listener.
+    pub scheme: &'static str,
     /// The prediction log, if it is on.
     pub prediction_log: Option<Arc<PredictionLog>>,
     /// API keys of the data listener, if any are configured.
@@ -189,6 +197,8 @@ impl HttpState {
             metrics_for_clients: config.metrics,
             logs_traces: log.traceparent,
             access_log,
+            tracer: None,
+            scheme: if config.tls.is_off() { "http" } else { "https" },
             prediction_log: None,
             api_keys,
             compression: config.compression,
@@ -200,6 +210,11 @@ impl HttpState {
             documents: Documents::default(),
             decompression_cost: StageCost::default(),
         }
+    }
+
+    /// Makes spans of requests.
+    pub fn with_tracer(self, tracer: Option<Arc<Tracer>>) -> HttpState {
+        HttpState { tracer, ..self }
     }
 
     /// Logs predictions.

@@ -13,11 +13,10 @@ use axum::response::{IntoResponse, Response};
 use uuid::{NoContext, Uuid};
 
 use super::HttpState;
-use super::access_log::AccessEntry;
 use super::body;
 use super::context::{self, Failure, RequestContext};
 use super::error_response::{self, Format};
-use super::trace_context::TraceContext;
+use super::request_report::RequestReport;
 use crate::error::{Error, Result};
 
 /// Name of the header with the request id, in requests and responses.
@@ -33,11 +32,9 @@ pub(super) async fn layer(
     let above_limit = context::above_limit(&request);
     let unique = new_id();
     let id = request_id(&request, unique);
-    let mut access = state.access_log.as_ref().map(|log| log.begin(&request, &id, started));
-    let notes = access.as_deref().map(AccessEntry::notes);
+    let mut report = RequestReport::begin(&state, &request, &id, started, format);
+    let notes = report.notes();
     RequestContext { unique, id: id.clone(), started, above_limit, notes }.attach(&mut request);
-    let trace = state.logs_traces.then(|| TraceContext::of(request.headers())).flatten();
-    let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
 
     let mut response = match check_head(&request) {
         Ok(()) => next.run(request).await,
@@ -53,25 +50,14 @@ pub(super) async fn layer(
 
     if let Some(Failure(error)) = context::take_failure(&mut response) {
         state.monitor.server().error_response(error.code());
-        error_response::log(&error, &id, trace.as_ref());
-        if let Some(access) = &mut access {
-            access.failed(&error);
-        }
+        report.failed(&error, &id);
         response = error_response::render(&error, &id, format);
     }
     let headers = response.headers_mut();
     if above_limit.is_some() || !state.readiness.is_ready() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some((method, uri)) = logged {
-        let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros() as u64);
-        let request_id = id.to_str().unwrap_or_default();
-        let (trace_id, span_id) = TraceContext::ids(trace.as_ref());
-        tracing::debug!(request_id, trace_id, span_id, %method, path = uri.path(), status, took_us, "request");
-    }
-    if let Some(access) = access {
-        access.answered(response.status().as_u16());
-    }
+    report.answered(&mut response, &id, started);
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
     // Replaces the date that hyper would add, which stays ahead after the clock is set back.

@@ -1,11 +1,16 @@
-//! The trace that a request belongs to (W3C Trace Context, header `traceparent`), for the log.
-//!
-//! The answer has no `traceresponse`: no final version of the standard has this header.
+//! The trace that a request belongs to (W3C Trace Context, headers `traceparent` and `tracestate`), for the log and for
+//! spans.
 
 use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, HeaderValue};
 
+use crate::telemetry::SpanIds;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Maximum length of the vendors' part of a trace that is passed on, in bytes. The standard asks for 512.
+const MAX_STATE: usize = 1_024;
 
 /// Length of a value of version 00: version, trace id, span id and flags, with a dash between them.
 const LENGTH: usize = 55;
@@ -20,6 +25,29 @@ impl TraceContext {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next().filter(|value| is_valid(value.as_bytes()))?;
         values.next().is_none().then(|| TraceContext(value.clone()))
+    }
+
+    /// Returns the trace of a span of this server.
+    pub(super) fn of_span(ids: SpanIds) -> Option<TraceContext> {
+        HeaderValue::try_from(ids.to_string()).ok().map(TraceContext)
+    }
+
+    /// Returns the trace as the value of a header.
+    pub(super) fn value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// Returns the ids of the caller's span, if the caller has sampled it.
+    pub(super) fn sampled_caller(&self) -> Option<SpanIds> {
+        let flags = u8::from_str_radix(self.part(53, 55), 16).ok()?;
+        SpanIds::from_hex(self.part(3, 35), self.part(36, 52)).filter(|_| flags & 1 == 1)
+    }
+
+    /// Returns the part of a trace that belongs to vendors: all values of `tracestate`, unless they are too long.
+    pub(super) fn state_of(headers: &HeaderMap) -> String {
+        let values: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let state = values.join(",");
+        if state.len() <= MAX_STATE { state } else { String::new() }
     }
 
     /// Returns the ids of the trace and of the caller's span, as fields of a line in the log.

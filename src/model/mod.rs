@@ -90,6 +90,7 @@ use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
+use crate::telemetry::RequestTrace;
 use crate::tensor::{Signature, Tensors};
 
 /// A loaded version that takes requests.
@@ -224,9 +225,17 @@ impl OnnxModel {
     ///
     /// If a run takes less than `model.inline_us` and a session is free, this runs the waiting requests, and the ticket is
     /// answered when it is returned; or the ticket runs them, after the other requests that have arrived on its thread.
-    pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
+    ///
+    /// If there is a `trace`, the spans of the runs that have rows of the request are linked to it.
+    pub fn enqueue(
+        &self,
+        inputs: Tensors,
+        demand: TimeLimits,
+        priority: Priority,
+        trace: Option<Arc<RequestTrace>>,
+    ) -> Result<Ticket> {
         self.check(&inputs)?;
-        let Entered { request, reply, inline } = self.queue.push(inputs, demand, priority)?;
+        let Entered { request, reply, inline } = self.queue.push(inputs, demand, priority, trace)?;
         let gathering = match inline {
             Inline::None => None,
             Inline::AtOnce(first) => {

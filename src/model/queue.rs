@@ -33,6 +33,7 @@ use crate::budget::{LatencyBudget, TimeLimits};
 use crate::config::SessionConfig;
 use crate::error::Result;
 use crate::monitor::{RunTime, Runs, ServiceTimes, VersionRecorder};
+use crate::telemetry::RequestTrace;
 use crate::tensor::Tensors;
 
 /// The queue between requests and workers.
@@ -107,6 +108,18 @@ pub(super) enum Inline {
 
 // ===== impl Queue =====
 
+impl RunEnd {
+    /// Returns the name of the outcome in the span of the run.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            RunEnd::Completed => "completed",
+            RunEnd::Terminated => "terminated",
+            RunEnd::Moved => "moved",
+            RunEnd::Failed => "failed",
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new(
         sharing: Arc<Sharing>,
@@ -171,7 +184,13 @@ impl Queue {
 
     /// Puts a request into the queue. If the runs of this version are short and a session is free, the thread of the
     /// request has to run the waiting requests itself. Fails with the reason if the request is refused.
-    pub(super) fn push(self: &Arc<Self>, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
+    pub(super) fn push(
+        self: &Arc<Self>,
+        inputs: Tensors,
+        demand: TimeLimits,
+        priority: Priority,
+        trace: Option<Arc<RequestTrace>>,
+    ) -> Result<Entered> {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
         let mut state = self.state.lock();
@@ -180,7 +199,7 @@ impl Queue {
         let run_size = self.full_run(&state, size, policy.limit(&inputs, state.full_batch) * row_size);
         let predicted = self.forecast(&mut state, (size, run_size), demand, priority, now)?;
         let turn = turn(priority, now, self.overtaking);
-        let (request, reply) = Request::new((inputs, row_size), demand, (turn, now), predicted);
+        let (request, reply) = Request::new((inputs, row_size), demand, (turn, now), predicted, trace);
         let request = Arc::new(request);
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::joining::join;
 use crate::budget::{Deadline, QueueTimings, TimeLimits};
 use crate::error::{Error, Result};
+use crate::telemetry::{RequestTrace, RunOfBatch, RunTrace};
 use crate::tensor::Tensors;
 
 /// The outputs for all rows of a request, and the request's times in the queue and in the run.
@@ -31,6 +32,8 @@ pub(super) struct Request {
     pub(super) entered: Instant,
     /// Predicted time in the queue and the run.
     pub(super) predicted: Option<Duration>,
+    /// Trace of the request, if it is sampled.
+    pub(super) trace: Option<Arc<RequestTrace>>,
     /// Time at which a worker first took rows of the request.
     taken: OnceLock<Instant>,
     /// True once the request was answered, or nobody waits for it.
@@ -72,12 +75,24 @@ impl Request {
         TimeLimits { deadline, finish_by }: TimeLimits,
         (turn, entered): (Instant, Instant),
         predicted: Option<Duration>,
+        trace: Option<Arc<RequestTrace>>,
     ) -> (Request, oneshot::Receiver<Reply>) {
         let (sender, reply) = oneshot::channel();
         let progress = Mutex::new(Progress { reply: Some(sender), parts: Vec::new() });
         let (taken, is_over) = (OnceLock::new(), AtomicBool::new(false));
-        let request =
-            Request { inputs, row_size, deadline, finish_by, turn, entered, predicted, taken, is_over, progress };
+        let request = Request {
+            inputs,
+            row_size,
+            deadline,
+            finish_by,
+            turn,
+            entered,
+            predicted,
+            trace,
+            taken,
+            is_over,
+            progress,
+        };
         (request, reply)
     }
 
@@ -127,6 +142,7 @@ impl Request {
         let waited = QueueTimings {
             queue: taken.saturating_duration_since(self.entered),
             inference: now.saturating_duration_since(taken),
+            entered: Some(self.entered),
         };
         self.send(&mut progress, outputs.map(|outputs| (outputs, waited)));
     }
@@ -158,6 +174,12 @@ impl Batch {
             // Only the first time counts: a request may be run in parts.
             let _ = part.request.taken.set(now);
         }
+    }
+
+    /// Begins the span of a run of the batch; `None` if none of its requests is sampled.
+    pub(super) fn begin_trace(&self) -> Option<RunTrace> {
+        let sampled = self.parts.iter().filter_map(|part| part.request.trace.as_ref());
+        RunTrace::begin(sampled, || RunOfBatch { rows: self.rows(), requests: self.parts.len() })
     }
 
     /// Number of rows of the batch.

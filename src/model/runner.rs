@@ -51,7 +51,7 @@ impl Runner {
 
     /// Runs a batch and answers its requests. A panic fails only this batch.
     pub(super) fn run(&mut self, batch: &Batch) -> FinishedRun {
-        let begin = Instant::now();
+        let (begin, trace) = (Instant::now(), batch.begin_trace());
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let end = self.run_batch(batch, &batch.parts);
             let took = begin.elapsed();
@@ -60,14 +60,19 @@ impl Runner {
             }
             FinishedRun { took, end }
         }));
-        ran.unwrap_or_else(|panic| {
+        let finished = ran.unwrap_or_else(|panic| {
             tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
             self.recorder.worker_restarted();
             self.fail(&batch.parts, &Error::WorkerPanicked);
             // The session may be in an invalid state, so it is not used again.
             self.lose_session();
             FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
-        })
+        });
+        if let Some(trace) = trace {
+            let FinishedRun { took, end } = finished;
+            trace.end(self.recorder.names(), (begin, begin + took), end.name(), end == RunEnd::Failed);
+        }
+        finished
     }
 
     /// Returns true if there is a session.

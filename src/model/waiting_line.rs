@@ -158,7 +158,7 @@ mod tests {
         let tensor = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
         let inputs: Tensors = [("x".into(), tensor)].into_iter().collect();
         let deadline = Deadline::after(turn, Duration::from_secs(60));
-        Arc::new(Request::new((inputs, 3), TimeLimits { deadline, finish_by }, (turn, turn), None).0)
+        Arc::new(Request::new((inputs, 3), TimeLimits { deadline, finish_by }, (turn, turn), None, None).0)
     }
 
     proptest! {

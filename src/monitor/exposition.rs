@@ -15,7 +15,7 @@ use super::text::{NO_LABELS, Series, SourceLabels, process};
 use super::triton_metrics::{self, TritonReading};
 use super::version_recorder::{self, VersionRecorder};
 use super::version_stats::VersionReading;
-use super::{drift_counters, prediction_log_metrics, version_metrics};
+use super::{drift_counters, prediction_log_metrics, tracing_metrics, version_metrics};
 
 /// All sources of metrics, each read once for one response of `/metrics`.
 struct Scrape<'a> {
@@ -67,6 +67,7 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
     }
     sections.add(deployment::FAMILIES, [(&NO_LABELS, deployments)].into_iter());
     sections.add(prediction_log_metrics::FAMILIES, [(&NO_LABELS, server.prediction_log())].into_iter());
+    sections.add(tracing_metrics::FAMILIES, [(&NO_LABELS, server.tracing())].into_iter());
     if *has_triton_metrics {
         let read = versions.filter_map(|version| Some((&version.labels, version.triton.as_ref()?)));
         sections.add(triton_metrics::FAMILIES, read);

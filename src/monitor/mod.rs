@@ -2,7 +2,7 @@
 //!
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
 //!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`,
-//!   `prediction_log_metrics.rs`, `server_recorder.rs`. `metric_family.rs` has the form of a declaration,
+//!   `prediction_log_metrics.rs`, `tracing_metrics.rs`, `server_recorder.rs`. `metric_family.rs` has the form of a declaration,
 //!   `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
 //! - The request path records through `version_recorder.rs` and through the guards in `requests.rs`. Both add to cells
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
@@ -60,6 +60,7 @@ mod server_recorder;
 mod shards;
 mod step_counters;
 mod text;
+mod tracing_metrics;
 mod triton_metrics;
 mod version_metrics;
 mod version_recorder;
@@ -100,6 +101,7 @@ pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
 pub use self::server_recorder::{ServerRecorder, TlsRecorder};
 pub use self::text::TEXT_FORMAT;
+pub use self::tracing_metrics::{SpanDrop, TracingRecorder};
 pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
 pub use self::version_stats::{RequestStats, VersionStats};
 use crate::budget::LatencyBudget;

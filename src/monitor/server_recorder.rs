@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::labels::FeedbackResult;
 use super::metric_family::{Family, counter, gauge};
 use super::prediction_log_metrics::PredictionLogRecorder;
+use super::tracing_metrics::TracingRecorder;
 use crate::budget::MemoryBudget;
 use crate::error::{Error, OperatorError};
 
@@ -28,6 +29,7 @@ pub struct ServerRecorder {
     serves_models: AtomicU64,
     body_memory: OnceLock<MemoryBudget>,
     prediction_log: PredictionLogRecorder,
+    tracing: TracingRecorder,
     /// Numbers of requests by the name of their API key. Only a change of the keys takes the lock.
     api_keys: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     /// Recorders of the listeners with TLS, by the name of their section in the configuration.
@@ -215,6 +217,11 @@ impl ServerRecorder {
     /// Returns the recorder of the prediction log.
     pub fn prediction_log(&self) -> &PredictionLogRecorder {
         &self.prediction_log
+    }
+
+    /// Returns the recorder of the export of spans.
+    pub fn tracing(&self) -> &TracingRecorder {
+        &self.tracing
     }
 
     /// Sets the gauge of the server's readiness for new requests.

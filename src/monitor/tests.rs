@@ -128,7 +128,7 @@ async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
 async fn where_a_budget_went_is_counted() {
     let (monitor, version) = monitor_with_one_version();
     let ms = Duration::from_millis;
-    let long = clock(QueueTimings { queue: ms(50), inference: ms(100) }, Some(ms(100))).await;
+    let long = clock(QueueTimings { queue: ms(50), inference: ms(100), entered: None }, Some(ms(100))).await;
     drop(version.request().succeeded(&long));
     let error = Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
     version.request().failed(&clock(QueueTimings::default(), None).await, &error);
@@ -210,7 +210,8 @@ async fn serve(version: &Arc<VersionRecorder>) {
     let ms = Duration::from_millis;
     for micros in [900, 1_500, 1_500, 80_000] {
         let mut clock = StageClock::new(Instant::now(), LARGE_BUDGET);
-        let waited = QueueTimings { queue: ms(50), inference: Duration::from_micros(micros) };
+        let waited =
+            QueueTimings { queue: ms(50), inference: Duration::from_micros(micros), ..QueueTimings::default() };
         clock.wait(async { Ok(((), waited)) }, Some(ms(100)), || None).await.unwrap();
         std::mem::forget(version.request().succeeded(&clock));
         version.delivered(Duration::from_micros(micros + 60_123));

@@ -27,13 +27,15 @@ use crate::model::{
 };
 use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
-use crate::repository::{Fingerprint, FoundVersion, Manifest, Refusal, Store, VerifiedVersion};
+use crate::repository::{Fingerprint, FoundVersion, Manifest, Refusal, Store, Trust, TrustedKeys, VerifiedVersion};
 
 /// Loads versions. They all share one engine, stages and a monitor.
 #[derive(Debug)]
 pub struct Loader {
     /// The store of the versions.
     pub store: Arc<dyn Store>,
+    /// Keys, one of which versions have to be signed with.
+    pub trusted_keys: TrustedKeys,
     /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
     /// The engine that loads and runs models in processes of their own, if possible.
@@ -115,7 +117,8 @@ impl Loader {
         let check_threads = |threads| check_threads(threads, available_cores(), machine::threads_left());
         check_threads(order.config.model.threads())?;
         progress(LoadStep::Verifying);
-        let found = FoundVersion::find(&self.store.materialise(&order.model, order.version)?)?;
+        let trust = Trust { keys: &self.trusted_keys, model: &order.model, version: order.version };
+        let found = FoundVersion::find_trusted(&self.store.materialise(&order.model, order.version)?, trust)?;
         let tried = Tried::of(self.trial.as_ref(), order, &found, progress)?;
         progress(LoadStep::Opening);
         let order = &order.sized(tried.findings.as_ref().and_then(|findings| findings.sizing.as_ref()));

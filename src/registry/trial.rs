@@ -19,7 +19,7 @@ use super::findings::{Findings, MAX_COMPARING};
 use super::load_order::{LoadOrder, Pace};
 use super::opened_version::OpenedVersion;
 use super::sized_version::{SESSION_MEMORY, most_workers};
-use crate::config::{ModelConfig, Provider, SessionPlace, own_variables};
+use crate::config::{ModelConfig, Provider, SessionPlace, TrustedKey, own_variables};
 use crate::error::{Error, LoadFault, Result, is_about_memory};
 use crate::identity::{ModelName, Version};
 use crate::machine;
@@ -28,7 +28,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::repository::FoundVersion;
 use crate::repository::LoadCache;
-use crate::repository::Refusal;
+use crate::repository::{Refusal, Trust, TrustedKeys};
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
@@ -80,6 +80,8 @@ struct TrialOrder {
     config: Arc<ModelConfig>,
     config_place: String,
     folder: PathBuf,
+    /// Keys, one of which the version has to be signed with.
+    trusted_keys: Vec<TrustedKey>,
     libraries: RuntimeLibraries,
     memory: Option<u64>,
     /// Maximum number of workers that may be chosen by measuring.
@@ -132,6 +134,7 @@ impl Trial {
             config: Arc::clone(&order.config),
             config_place: order.config_place.clone(),
             folder: found.folder().to_owned(),
+            trusted_keys: found.trusted_keys().keys().to_vec(),
             libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
             most_workers: self.most_workers(&order.config, found),
@@ -140,8 +143,7 @@ impl Trial {
         };
         let begin = Instant::now();
         let mut child = Running(self.start(&trial_order).map_err(|error| {
-            let program = self.program.display();
-            let what = format!("the trial load could not be started with {program}");
+            let what = format!("the trial load could not be started with {}", self.program.display());
             Refusal::of_io(LoadFault::Internal, &what, &error)
         })?);
         let said = read_to_end(child.0.stdout.take(), MAX_VERDICT_BYTES);
@@ -300,7 +302,10 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let (comparing, graph, most_workers) = (order.comparing, order.graph, order.most_workers);
     let runtime = OnnxRuntime::of_server(order.libraries).map_err(Refusal::of(LoadFault::Internal))?;
-    let found = FoundVersion::find(&order.folder)?;
+    // Checked again: the folder may have changed since the server has checked it.
+    let keys = TrustedKeys::from(order.trusted_keys);
+    let trust = Trust { keys: &keys, model: &order.model, version: order.version };
+    let found = FoundVersion::find_trusted(&order.folder, trust)?;
     let order = LoadOrder {
         model: order.model,
         version: order.version,

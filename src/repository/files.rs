@@ -9,13 +9,14 @@ use sha2::Digest;
 use super::manifest::{FilePath, MANIFEST_FILE, Manifest};
 use super::refusal::Refusal;
 use super::regular_file::{check_regular, open};
+use super::signature::SIGNATURE_FILE;
 use crate::error::LoadFault;
 use crate::identity::{Sha256, shown};
 
 /// Maximum number of files of a version.
 pub(super) const MAX_FILES: usize = 10_000;
 
-/// Returns the files of a folder except the manifest, by their path within the folder.
+/// Returns the files of a folder except the manifest and its signature, by their path within the folder.
 pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::new())];
@@ -30,7 +31,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
                 continue;
             }
             check_regular(&name, &metadata).map_err(|problem| Refusal::new(LoadFault::Files, problem))?;
-            if name == MANIFEST_FILE {
+            if name == MANIFEST_FILE || name == SIGNATURE_FILE {
                 continue;
             }
             let name: FilePath = name.parse().map_err(|error| Refusal::new(LoadFault::Files, format!("{error}")))?;

@@ -109,6 +109,11 @@ impl Manifest {
 
     /// Reads the manifest of the version in this folder.
     pub fn read(folder: &Path) -> Result<Manifest, Refusal> {
+        Manifest::of_bytes(&Manifest::read_bytes(folder)?)
+    }
+
+    /// Reads the bytes of the manifest in this folder.
+    pub fn read_bytes(folder: &Path) -> Result<Vec<u8>, Refusal> {
         let refuse = |problem: String| Refusal::new(LoadFault::Manifest, format!("{MANIFEST_FILE}: {problem}"));
         let path = folder.join(MANIFEST_FILE);
         if !path.exists() {
@@ -116,12 +121,17 @@ impl Manifest {
                 "the file with the digests of the other files is missing; make versions with `leeway add`".to_owned(),
             ));
         }
-        let bytes = regular_file::read(&path, MAX_MANIFEST_BYTES)
-            .map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))?;
-        Manifest::parse(&bytes).map_err(refuse)
+        regular_file::read(&path, MAX_MANIFEST_BYTES)
+            .map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))
     }
 
     /// Parses the contents of a manifest.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Result<Manifest, Refusal> {
+        let refuse = |problem| Refusal::new(LoadFault::Manifest, format!("{MANIFEST_FILE}: {problem}"));
+        Manifest::parse(bytes).map_err(refuse)
+    }
+
+    /// Parses the contents of a manifest, or returns the problem.
     pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
         let manifest: Manifest = toml::from_str(text).map_err(|error| toml_problem(&error, text))?;

@@ -5,6 +5,7 @@
 //! - `manifest.rs` is the manifest of a version; `write_manifest.rs` writes it. `files.rs` lists and hashes files,
 //!   `regular_file.rs` reads them, and `fingerprint.rs` detects their changes.
 //! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has the version's examples.
+//! - `signature.rs` checks the signature of a version's manifest, if keys are configured.
 //! - `onnx_file.rs` has the parts of an ONNX file that are read. `external_data.rs` finds the files that a model keeps
 //!   weights in, `class_names.rs` finds the names of its classes, and `model_facts.rs` other signs of its purpose.
 //! - Three parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
@@ -36,6 +37,7 @@ mod narrow_types;
 mod onnx_file;
 mod refusal;
 mod regular_file;
+mod signature;
 mod store;
 mod tensor_lists;
 mod verified;
@@ -56,6 +58,7 @@ pub use self::manifest::{
 };
 pub use self::model_facts::ModelFacts;
 pub use self::refusal::Refusal;
+pub use self::signature::{SIGNATURE_FILE, Trust, TrustedKeys, trusted_comment};
 pub use self::store::Store;
 pub use self::verified::{FoundVersion, VerifiedVersion, locations_of_weights, parse_golden};
 use crate::config::RepositoryConfig;

@@ -17,8 +17,10 @@ use super::narrow_types;
 use super::onnx_file;
 use super::refusal::Refusal;
 use super::regular_file;
+use super::signature::{Trust, TrustedKeys};
 use super::tensor_lists;
 use super::zip_map;
+use crate::config::KeyId;
 use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::{Sha256, shown};
 use crate::machine;
@@ -35,6 +37,10 @@ pub struct FoundVersion {
     folder: PathBuf,
     manifest: Manifest,
     fingerprint: Fingerprint,
+    /// Keys that its signature was checked with.
+    trusted: TrustedKeys,
+    /// Key that it is signed with, if that was checked.
+    signed_by: Option<KeyId>,
     /// Location of each file on disk, by its path within the version.
     found: BTreeMap<FilePath, PathBuf>,
 }
@@ -47,6 +53,8 @@ pub struct VerifiedVersion {
     pub identity: Sha256,
     /// Fingerprint of its folder before anything was read.
     pub fingerprint: Fingerprint,
+    /// Key that it is signed with, if keys are trusted.
+    pub signed_by: Option<KeyId>,
     /// Distribution of its training data, if it has a baseline.
     pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has any.
@@ -67,13 +75,32 @@ pub struct VerifiedVersion {
 }
 
 impl FoundVersion {
-    /// Finds the files of the version in this folder.
+    /// Finds the files of the version in this folder, which needs no signature: it is being made, or was checked before.
     pub fn find(folder: &Path) -> Result<FoundVersion, Refusal> {
-        let fingerprint = Fingerprint::of(folder);
-        let manifest = Manifest::read(folder)?;
+        let (fingerprint, manifest) = (Fingerprint::of(folder), Manifest::read_bytes(folder)?);
+        FoundVersion::of_manifest(folder, fingerprint, &manifest)
+    }
+
+    /// Finds the files of the version in this folder, after checking its signature, if keys are trusted. The bytes of the
+    /// manifest that are checked are those that the files are verified by.
+    pub fn find_trusted(folder: &Path, trust: Trust<'_>) -> Result<FoundVersion, Refusal> {
+        let (fingerprint, manifest) = (Fingerprint::of(folder), Manifest::read_bytes(folder)?);
+        let signed_by = trust.check(folder, &manifest)?;
+        let found = FoundVersion::of_manifest(folder, fingerprint, &manifest)?;
+        Ok(FoundVersion { trusted: trust.keys.clone(), signed_by, ..found })
+    }
+
+    fn of_manifest(folder: &Path, fingerprint: Fingerprint, manifest: &[u8]) -> Result<FoundVersion, Refusal> {
+        let manifest = Manifest::of_bytes(manifest)?;
         let found = files::list(folder)?;
         files::compare(&found, &manifest)?;
-        Ok(FoundVersion { folder: folder.to_owned(), manifest, fingerprint, found })
+        let (folder, trusted) = (folder.to_owned(), TrustedKeys::default());
+        Ok(FoundVersion { folder, manifest, fingerprint, trusted, signed_by: None, found })
+    }
+
+    /// Returns the keys that its signature was checked with.
+    pub fn trusted_keys(&self) -> &TrustedKeys {
+        &self.trusted
     }
 
     /// Compares the digest of every file with the manifest. Reads in pieces and keeps nothing.
@@ -126,7 +153,7 @@ impl FoundVersion {
     }
 
     fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
-        let FoundVersion { folder, manifest, fingerprint, found } = self;
+        let FoundVersion { folder, manifest, fingerprint, signed_by, found, .. } = self;
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let mut parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -155,6 +182,7 @@ impl FoundVersion {
             identity: manifest.identity(),
             manifest: Arc::new(manifest),
             fingerprint,
+            signed_by,
             baseline: baseline.map(Arc::new),
             golden,
             classes: class_names::read(&parsed),
@@ -168,9 +196,16 @@ impl FoundVersion {
 }
 
 impl VerifiedVersion {
-    /// Verifies all files of the version in this folder, and reads those that are loaded.
+    /// Verifies all files of the version in this folder, which needs no signature, and reads those that are loaded.
     pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
         let found = FoundVersion::find(folder)?;
+        found.check_digests()?;
+        found.read()
+    }
+
+    /// The same, after checking its signature, if keys are trusted.
+    pub fn read_trusted(folder: &Path, trust: Trust<'_>) -> Result<VerifiedVersion, Refusal> {
+        let found = FoundVersion::find_trusted(folder, trust)?;
         found.check_digests()?;
         found.read()
     }

@@ -29,7 +29,7 @@ pub struct Head<'a> {
     pub media_type: Option<&'a str>,
     /// Origin of the request: real, or made up by a probe or a test.
     pub origin: RequestOrigin,
-    /// Notes for the access log, if it is on.
+    /// Notes for the access log and for spans, if the request has either.
     pub notes: Option<&'a Arc<RequestNotes>>,
     /// The request as the prediction log knows it, if the log is on.
     pub to_log: Option<RequestToLog<'a>>,

@@ -15,6 +15,7 @@ use super::admit::{Admitted, RequestOrigin};
 use super::infer::{Arriving, decode};
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::pipeline_columns;
+use super::request_notes::RequestNotes;
 use super::steps::{StepTimings, StepVersions, in_step, later_runs};
 use crate::budget::{BlockingThreads, MemoryBudget, StageClock, TimeLimits};
 use crate::config::Chain;
@@ -28,6 +29,7 @@ use crate::pipeline::{Pipeline, Prediction, Prepared, instances_of};
 use crate::prediction_log::SampledRequest;
 use crate::registry::{ChainInterface, ServedChain, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
+use crate::telemetry::{FinishedSpan, KeyValue, RequestTrace, SpanFailure};
 
 /// The request of a chain.
 struct ChainRequest {
@@ -51,6 +53,8 @@ struct RunningChain {
     priority: Priority,
     origin: RequestOrigin,
     memory: MemoryBudget,
+    /// Notes of the request to the chain.
+    notes: Option<Arc<RequestNotes>>,
     done: Vec<FinishedStep>,
 }
 
@@ -85,6 +89,7 @@ impl Admitted {
             priority: priority.unwrap_or(self.priority),
             origin: self.origin,
             memory,
+            notes: self.notes.clone(),
             done: Vec::with_capacity(steps.len()),
         };
         for (index, (step, version)) in served.chain.steps.iter().zip(steps.iter()).enumerate() {
@@ -136,7 +141,12 @@ impl RunningChain {
         // Time for the later steps and for writing the answer has to be left.
         let finish_by = chain_clock.finish_by(later_runs(&self.steps, index));
         let recorded = version.recorder.request();
-        let finished = self.run_stages((served, index), version, &mut clock, finish_by, threads).await;
+        let trace = self.notes.as_ref().and_then(|notes| notes.trace()).map(|trace| trace.child());
+        let traced = trace.clone();
+        let finished = self.run_stages((served, index), version, &mut clock, finish_by, threads, traced).await;
+        if let (Some(notes), Some(trace)) = (&self.notes, trace) {
+            notes.step_ended(step_span(trace, &served.chain, index, version, &clock, finished.as_ref().err()));
+        }
         match &finished {
             // The answer of a step goes to the next step at once.
             Ok(_) => drop(recorded.succeeded(&clock)),
@@ -152,6 +162,7 @@ impl RunningChain {
         clock: &mut StageClock,
         finish_by: std::time::Instant,
         threads: &BlockingThreads,
+        trace: Option<Arc<RequestTrace>>,
     ) -> Result<FinishedStep> {
         let (Work::Pipeline(pipeline), Some(step_costs)) = (&version.work, served.step_costs.get(index)) else {
             return Err(Error::internal("a step that is a chain"));
@@ -181,7 +192,7 @@ impl RunningChain {
 
         let Prepared { inputs, features, origin } = prepared;
         let rows = inputs.rows();
-        let ticket = model.enqueue(inputs, demand(clock), self.priority)?;
+        let ticket = model.enqueue(inputs, demand(clock), self.priority, trace)?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
@@ -195,6 +206,31 @@ impl RunningChain {
         let cost = (&pipeline.costs.postprocess, elements);
         let predictions = clock.run(Stage::Postprocess, cost, threads, postprocess).await?;
         Ok(FinishedStep { instances, predictions: Arc::new(predictions), rows: step_rows })
+    }
+}
+
+/// Returns the span of a step that has ended.
+fn step_span(
+    trace: Arc<RequestTrace>,
+    chain: &Chain,
+    index: usize,
+    version: &ServedVersion,
+    clock: &StageClock,
+    error: Option<&Error>,
+) -> FinishedSpan {
+    let name = chain.steps.get(index).map(|step| step.name.to_string()).unwrap_or_default();
+    FinishedSpan {
+        trace,
+        attributes: vec![
+            KeyValue::new("leeway.step", name.clone()),
+            KeyValue::new("leeway.model", version.model.to_string()),
+            KeyValue::new("leeway.version", version.version.to_string()),
+        ],
+        name: format!("step {name}").into(),
+        times: (clock.started(), clock.started() + clock.total()),
+        failure: error.map(|error| SpanFailure::of(error.code(), error.fault())),
+        stages: clock.stage_times(),
+        steps: Vec::new(),
     }
 }
 

@@ -81,11 +81,13 @@ impl Admitted {
             Work::Pipeline(pipeline) => self.run_stages(pipeline, &mut clock, request, threads, encode).await,
             Work::Chain(chain) => {
                 // Boxed, so that a request to a model does not carry the memory of a chain.
-                let done = Box::pin(self.run_steps(chain, &mut clock, request, threads, encode, &mut steps)).await;
-                steps.iter().for_each(|step| clock.include(&step.timings));
-                done
+                Box::pin(self.run_steps(chain, &mut clock, request, threads, encode, &mut steps)).await
             }
         };
+        if let Some(notes) = &self.notes {
+            notes.stages_ended(&clock);
+        }
+        steps.iter().for_each(|step| clock.include(&step.timings));
         if let Some(notes) = &self.notes {
             notes.ended(clock.timings());
         }
@@ -124,7 +126,8 @@ impl Admitted {
         if let Some(notes) = &self.notes {
             notes.prepared(rows);
         }
-        let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority))?;
+        let trace = self.notes.as_ref().and_then(|notes| notes.trace().cloned());
+        let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority), trace)?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 

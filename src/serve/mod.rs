@@ -11,7 +11,7 @@
 //! - `steps.rs` has what admission and inference know of the steps of a chain.
 //! - `named_tensors.rs` reads named tensors as inputs of the model, and `pipeline_columns.rs` as columns of the pipeline.
 //!   `prediction_columns.rs` turns predictions into columns.
-//! - `request_notes.rs` has the facts about a request that the access log needs.
+//! - `request_notes.rs` has the facts about a request that the access log and its spans need.
 //! - `describe.rs` describes models and their statistics, as the Open Inference Protocol does over REST and gRPC.
 
 #![warn(missing_docs)]
@@ -34,5 +34,5 @@ pub use self::describe::{Reasons, check_ready, model_config, model_metadata, rep
 pub use self::infer::{Answer, Arriving};
 pub use self::input::{Content, Elements, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};
 pub use self::prediction_columns::{ColumnSpec, PREDICTION, PREDICTION_ID, column_specs, prediction_columns};
-pub use self::request_notes::{NotedFacts, RequestNotes};
+pub use self::request_notes::{NotedFacts, NotedWork, RequestNotes};
 pub use self::steps::StepTimings;

@@ -150,7 +150,7 @@ impl Draft {
     pub fn publish(self) -> Result<Added, SetupError> {
         let Draft { name, checked, manifest, weights_beside, order, staging, place, .. } = self;
         staging.sync()?;
-        let (version, folder) = staging.become_version(order.version)?;
+        let (version, folder) = staging.become_version(order.version, |_, _| Ok(()))?;
         let batching = order.config.model.batching;
         let model = place.publish_model(name.as_str())?;
         let folder = model.join(folder.file_name().unwrap_or_default());

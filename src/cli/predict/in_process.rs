@@ -94,6 +94,7 @@ impl InProcess {
         let engine = OnnxRuntime::configured(&config)?;
         let loader = Loader {
             store,
+            trusted_keys: config.repository.trusted_keys.clone().into(),
             isolated_engine: isolated_engine(&engine)?,
             monitor: Arc::new(Monitor::new("", config.monitoring.windows())),
             engine: Arc::new(engine),

@@ -274,8 +274,8 @@ impl Deployer {
             let known = state.models.get(name).and_then(|model| model.versions.get(&version));
             known.and_then(|known| known.lifecycle.as_ready()).map(|ready| ready.compared.clone()).unwrap_or_default()
         };
-        let store = Arc::clone(&self.loader.store);
-        let compare = move || compare(&*store, &served, &compared);
+        let (store, keys) = (Arc::clone(&self.loader.store), self.loader.trusted_keys.clone());
+        let compare = move || compare(&*store, &keys, &served, &compared);
         let compared = self.on_a_thread(Pace::Background, "verifier", compare).await;
         // A failure is only logged. The next comparison tries again.
         let failed = |problem: &dyn std::fmt::Display| {

@@ -1,6 +1,7 @@
 //! A call of gRPC, as its head describes it.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -19,6 +20,8 @@ use crate::grpc;
 use crate::http::HttpState;
 use crate::http::body::BodyLimit;
 use crate::http::context::{Failure, RequestContext};
+use crate::serve::RequestNotes;
+use crate::telemetry::RequestTrace;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -33,6 +36,8 @@ pub(super) struct Call {
     /// Deadline of the caller, from the head of the call.
     pub(super) timeout: Option<Duration>,
     pub(super) headers: HeaderMap,
+    /// Trace of a stream, if it is sampled.
+    pub(super) stream: Option<Arc<RequestTrace>>,
 }
 
 impl Call {
@@ -47,7 +52,13 @@ impl Call {
                 Error::InvalidInput("grpc-timeout: expected at most 8 digits and one of H, M, S, m, u, n".to_owned())
             })?),
         };
-        Ok((Call { context, timeout, headers: head.headers }, body))
+        Ok((Call { context, timeout, headers: head.headers, stream: None }, body))
+    }
+
+    /// Returns the call with the notes of one of its messages.
+    pub(super) fn noted(&self, notes: Arc<RequestNotes>) -> Call {
+        let context = RequestContext { notes: Some(notes), ..self.context.clone() };
+        Call { context, ..self.clone() }
     }
 
     /// Returns the time in which a message has to be complete.

@@ -27,6 +27,7 @@ use crate::grpc::{self, AnswerForm};
 use crate::http::body::BodyLimit;
 use crate::http::context::{Failure, mark_watch};
 use crate::http::request_layer::new_id;
+use crate::http::request_span::RequestSpan;
 use crate::http::trace_context::TraceContext;
 use crate::http::{HttpState, error_response};
 
@@ -39,8 +40,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (mut call, body) = Call::of(request)?;
     call.context.refuse_above_limit()?;
-    // A stream has its line in the access log when it begins.
-    call.context.notes = None;
+    // A stream has its line in the access log, and its span, when it begins. Each message has a span of its own.
+    call.stream = call.context.notes.take().and_then(|notes| notes.trace().cloned());
     let (frames, taken) = mpsc::channel(1);
     let stream = InferStream { state, call: Arc::new(call), messages: Messages::new(body), frames };
     Ok(streamed(taken, stream.run()))
@@ -183,12 +184,24 @@ enum Reads {
 /// Answers one message. An error is an answer, too: the stream goes on.
 async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Bytes {
     let asked = Inference { message, started: Instant::now(), unique: new_id(), form: AnswerForm::Streamed };
-    match caught(run(&state, &call, asked)).await {
+    let mut span = call.stream.as_deref().map(|stream| RequestSpan::of_message(stream, asked.started));
+    let call = match &span {
+        Some(span) => Arc::new(call.noted(span.notes())),
+        None => call,
+    };
+    let answered = caught(run(&state, &call, asked)).await;
+    if let Some(span) = &mut span {
+        span.message_answered();
+    }
+    match answered {
         Ok(Inferred { frame, .. }) => Bytes::from_owner(frame),
         Err(error) => {
             let error = error.into();
             state.monitor.server().error_response(OperatorError::code(&error));
             log(&state, &call, &error);
+            if let Some(span) = &mut span {
+                span.failed(&error);
+            }
             let message = grpc::status(&error).message().to_owned();
             let frame = grpc::encode(&ModelStreamInferResponse {
                 error_message: message,

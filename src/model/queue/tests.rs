@@ -63,7 +63,7 @@ fn take(queue: &Queue, last: Option<FinishedRun>) -> Arc<Batch> {
 
 fn push(queue: &Arc<Queue>) -> Entered {
     let row = Tensor::new(vec![1, 1], Data::F32(vec![0.0])).unwrap();
-    queue.push([("x".into(), row)].into_iter().collect(), demand(), Priority::Normal).unwrap()
+    queue.push([("x".into(), row)].into_iter().collect(), demand(), Priority::Normal, None).unwrap()
 }
 
 fn demand() -> TimeLimits {
@@ -119,7 +119,7 @@ fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
     let batch = take(&queue, None);
     assert!(batch.has(&hopeless.request));
     // Only one attempt at a time: the next request is refused.
-    let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal).unwrap_err();
+    let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal, None).unwrap_err();
     assert!(matches!(next, Error::Overloaded { shed: Shed::EvenAlone, .. }));
 }
 
@@ -206,7 +206,7 @@ fn longer_runs_and_more_rows_than_one_run_takes_are_left_to_workers() {
     let rows = queue.state.lock().inline_batch + 1;
     let many = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
     let many: Tensors = [("x".into(), many)].into_iter().collect();
-    assert!(!queue.push(many, demand(), Priority::Normal).unwrap().runs_itself());
+    assert!(!queue.push(many, demand(), Priority::Normal, None).unwrap().runs_itself());
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn the_rest_of_a_request_that_is_larger_than_a_run_is_run_too() {
     let rows = queue.state.lock().full_batch + 1;
     queue.state.lock().inline_batch = 2 * rows;
     let many = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
-    let large = queue.push([("x".into(), many)].into_iter().collect(), demand(), Priority::Normal).unwrap();
+    let large = queue.push([("x".into(), many)].into_iter().collect(), demand(), Priority::Normal, None).unwrap();
     assert!(large.gathers());
     assert_eq!(queue.start_gathered().unwrap().batch.rows(), rows - 1);
     let (rest, _) = queue.next_inline(0, COMPLETED, true).unwrap();
