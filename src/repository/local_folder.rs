@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use super::fingerprint::Fingerprint;
 use super::layout::{self, CONFIG_FILE, Found};
 use super::manifest::Manifest;
+use super::profile_file::{profile_file, read_profile};
 use super::refusal::Refusal;
 use super::store::Store;
 use crate::config::ModelConfig;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
+use crate::monitor::LearnedProfile;
 
 /// A store of models in a folder.
 #[derive(Debug, Clone)]
@@ -48,6 +50,14 @@ impl Store for LocalFolder {
 
     fn config_fingerprint(&self, model: &ModelName) -> Fingerprint {
         Fingerprint::of_file(&self.config(model))
+    }
+
+    fn read_profile(&self, model: &ModelName, version: Version) -> Result<Option<LearnedProfile>, String> {
+        read_profile(&self.path.join(model.as_str()), version)
+    }
+
+    fn profile_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint {
+        Fingerprint::of_file(&profile_file(&self.path.join(model.as_str()), version))
     }
 
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {
