@@ -14,7 +14,9 @@ use super::row_times::{RowTimes, moment_of};
 use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
-use crate::monitor::{Baseline, LabelledBaseline, LabelledCounter, MIN_SLOT_VALUES, Sample, time_zone};
+use crate::monitor::{
+    Baseline, BaselineBuilder, LabelledBaseline, LabelledCounter, MIN_SLOT_VALUES, Sample, time_zone,
+};
 use crate::pipeline::{Prediction, PredictionKind, embeddings, some_of};
 use crate::registry::{Findings, OpenedVersion};
 
@@ -178,8 +180,22 @@ fn distribution_of(
         runner.run(&source, &mut |_| true, &step("counting"), &mut count)?;
         return Ok((builder.finish(), remarks));
     };
+    let counting = (&source, &step("counting") as &dyn Fn(u64));
+    let baseline = with_profile(builder, times, &mut runner, counting)?;
+    let remarks = remarks.into_iter().chain(remarks_on_times(&baseline, times)?).collect();
+    Ok((baseline, remarks))
+}
+
+/// Counts all rows, also by hour.
+fn with_profile(
+    mut builder: BaselineBuilder,
+    times: &RowTimes,
+    runner: &mut Runner<'_>,
+    (source, progress): (&Source, &dyn Fn(u64)),
+) -> Result<Baseline, SetupError> {
     let zone = time_zone(&times.time_zone).map_err(|problem| repository(format!("--time-zone: {problem}")))?;
-    let mut by_hour = builder.by_hour(opened.monitoring().clone(), &times.time_zone).map_err(repository)?;
+    let settings = runner.opened.monitoring().clone();
+    let mut by_hour = builder.by_hour(settings, &times.time_zone).map_err(repository)?;
     let mut count = |rows: &[Row], features: &Features, made: &[Observation]| {
         builder.count(features, made);
         rows.iter().enumerate().try_for_each(|(index, row)| {
@@ -188,14 +204,13 @@ fn distribution_of(
                 let column = times.column.as_deref().unwrap_or("time");
                 source.wrong(&row.place, &format!("column {column:?}: {problem}"))
             };
-            by_hour.count(time.map_err(wrong)?, features.of_row(index), &made[index..=index]);
+            let predictions = made.get(index..=index).unwrap_or_default();
+            by_hour.count(time.map_err(wrong)?, features.of_row(index), predictions);
             Ok(())
         })
     };
-    runner.run(&source, &mut |_| true, &step("counting"), &mut count)?;
-    let baseline = builder.finish_with_profile(&by_hour);
-    let remarks = remarks.into_iter().chain(remarks_on_times(&baseline, times)?).collect();
-    Ok((baseline, remarks))
+    runner.run(source, &mut |_| true, progress, &mut count)?;
+    Ok(builder.finish_with_profile(&by_hour))
 }
 
 /// Returns remarks on the profile by time of day. Fails if no row has a time.

@@ -1,5 +1,6 @@
 //! `leeway baseline learn`: learns what is usual by time of day from the prediction log, for an operator to accept.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,15 +15,13 @@ use super::settings::RepositoryArgs;
 use super::table_cells::{align_right, cell, table, text_of, words};
 use super::terminal;
 use crate::authoring::LogWindow;
-use crate::config::{ModelConfig, this_user};
+use crate::config::{Config, ModelConfig, this_user};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{
     Comparison, DayKinds, HourlyCounters, LearnedProfile, MIN_SLOT_VALUES, Profile, ProfileOrigin, RECONSTRUCTION_ERROR,
 };
 use crate::prediction_log::LogReader;
-use crate::repository::{
-    CONFIG_FILE, VerifiedVersion, model_in_folder, read_profile, take_back_profile, write_profile,
-};
+use crate::repository::{CONFIG_FILE, VerifiedVersion, model_in_folder, take_back_profile, write_profile};
 
 #[derive(Debug, Args)]
 pub(super) struct LearnArgs {
@@ -74,57 +73,43 @@ const MOST_DIFFERENT: usize = 10;
 /// Number of hours of a day.
 const HOURS: usize = 24;
 
+/// A version whose profile is learned.
+struct Target {
+    /// The folder of the model.
+    folder: PathBuf,
+    name: ModelName,
+    version: Version,
+}
+
 pub(super) fn run(args: LearnArgs) -> Result<()> {
     let config = args.settings.load()?;
-    let folder = if args.model.is_dir() { args.model.clone() } else { config.repository.path.join(&args.model) };
-    let folder = folder.canonicalize().map_err(|error| anyhow!("{}: {error}", folder.display()))?;
-    let name: ModelName = folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
-    let versions = model_in_folder(&folder)?.versions;
-    let version = match args.version.or_else(|| versions.last().copied()) {
-        Some(version) if versions.contains(&version) => version,
-        version => {
-            bail!("{}: there is no version {}", folder.display(), version.map(|v| v.to_string()).unwrap_or_default())
-        }
-    };
+    let target = Target::find(&args, &config)?;
+    let Target { folder, name, version } = &target;
     let mut out = terminal::stdout();
     if args.undo {
-        let (kept, former) = take_back_profile(&folder, version)?;
+        let (kept, former) = take_back_profile(folder, *version)?;
         let now = if former.is_some() { "the one before is used again" } else { "there was none before" };
         writeln!(out, "{name} {version}: the learned profile is taken back; {now}. It is kept as {}.", kept.display())?;
         return after_a_change(&mut out);
     }
-    let folder_of_version = folder.join(version.to_string());
-    let refused = |refusal| anyhow!("{}: {refusal}", folder_of_version.display());
-    let verified = VerifiedVersion::read(&folder_of_version).map_err(refused)?;
-    let Some(baseline) = verified.baseline.clone() else {
-        bail!(
-            "{name} {version} has no baseline, in whose bins requests are counted; leeway add --baseline-data makes one"
-        );
-    };
-    let settings = ModelConfig::read(&folder.join(CONFIG_FILE))?.monitoring;
+    let refused = |refusal| anyhow!("{}: {refusal}", folder.join(version.to_string()).display());
+    let verified = VerifiedVersion::read(&folder.join(version.to_string())).map_err(refused)?;
     let window = window_of(args.from.as_deref().unwrap_or_default(), Timestamp::now())?;
-    let log = match args.log.clone().or(config.prediction_log.path) {
-        Some(path) => path,
-        None => return Err(without_path()),
-    };
-    let zone = |problem| anyhow!("--time-zone: {problem}");
-    let mut counters = HourlyCounters::new(Arc::clone(&baseline), settings, &args.time_zone).map_err(zone)?;
-    let absent = LogReader::open(&log, &name, Some(version), window)?.count_by_hour(&mut counters)?;
+    let log = args.log.clone().or(config.prediction_log.path).ok_or_else(without_path)?;
+    let log = LogReader::open(&log, name, Some(*version), window)?;
+    let (counters, absent) = target.count(&args, &verified, &log)?;
     let (rows, _) = counters.rows();
-    if rows == 0 {
-        bail!("the log has no predictions of {name} {version} from {} to {}", show(window.since), show(window.until));
-    }
-    let mut profile = counters.finish(args.shares_only.then_some(DayKinds::All));
-    let needs = baseline.reconstruction.iter().flat_map(|of| &of.projection.inputs);
-    let lacks_inputs = needs.into_iter().any(|input| absent.contains(&input.name));
-    profile
-        .features
-        .retain(|feature| !absent.contains(&feature.name) && !(lacks_inputs && feature.name == RECONSTRUCTION_ERROR));
-
     let (since, until) = (show(window.since), show(window.until));
+    if rows == 0 {
+        bail!("the log has no predictions of {name} {version} from {since} to {until}");
+    }
+    let profile = profile_without(&counters, &absent, &verified, args.shares_only);
+
     writeln!(out, "{name} {version}: {rows} rows in the log from {since} to {until}")?;
     write_hours(&mut out, &profile)?;
-    write_differences(&mut out, &profile, counters.differences())?;
+    let mut differences = counters.differences();
+    differences.retain(|(name, _)| !absent.contains(name));
+    write_differences(&mut out, &profile, &differences)?;
     if !absent.is_empty() {
         let names: Vec<_> = absent.iter().map(|name| cell(name)).collect();
         writeln!(out, "Not in the log, and judged as before: {}.", names.join(", "))?;
@@ -134,21 +119,69 @@ pub(super) fn run(args: LearnArgs) -> Result<()> {
         since: window.since.unwrap_or_default(),
         until: window.until.unwrap_or_default(),
         rows,
-        by: args.by.clone().unwrap_or_else(this_user),
-        reason: args.reason.clone(),
+        by: args.by.unwrap_or_else(this_user),
+        reason: args.reason,
         at: Timestamp::now(),
     };
     let learned = LearnedProfile::new(verified.identity.to_string(), origin, profile);
-    let former = write_profile(&folder, version, &learned)?;
-    let read = read_profile(&folder, version).map_err(|problem| anyhow!(problem))?;
-    if read.as_ref() != Some(&learned) {
-        bail!("the profile that was written is not the one that is read");
-    }
+    let former = write_profile(folder, *version, &learned)?;
     writeln!(out, "The profile is accepted.")?;
     if let Some(former) = former {
         writeln!(out, "The former one is kept as {}.", former.display())?;
     }
     after_a_change(&mut out)
+}
+
+impl Target {
+    fn find(args: &LearnArgs, config: &Config) -> Result<Target> {
+        let folder = if args.model.is_dir() { args.model.clone() } else { config.repository.path.join(&args.model) };
+        let folder = folder.canonicalize().map_err(|error| anyhow!("{}: {error}", folder.display()))?;
+        let name: ModelName = folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
+        let versions = model_in_folder(&folder)?.versions;
+        match args.version.or_else(|| versions.last().copied()) {
+            Some(version) if versions.contains(&version) => Ok(Target { folder, name, version }),
+            Some(version) => {
+                let known: Vec<String> = versions.iter().map(Version::to_string).collect();
+                bail!("{}: there is no version {version}; versions: {}", folder.display(), known.join(", "))
+            }
+            None => bail!("{}: there is no version", folder.display()),
+        }
+    }
+
+    /// Counts the rows of the log. Also returns the features that the log does not have.
+    fn count(
+        &self,
+        args: &LearnArgs,
+        verified: &VerifiedVersion,
+        log: &LogReader,
+    ) -> Result<(HourlyCounters, BTreeSet<String>)> {
+        let Some(baseline) = &verified.baseline else {
+            let Target { name, version, .. } = self;
+            bail!("{name} {version} has no baseline, whose bins are used; leeway add --baseline-data makes one");
+        };
+        let settings = ModelConfig::read(&self.folder.join(CONFIG_FILE))?.monitoring;
+        let zone = |problem| anyhow!("--time-zone: {problem}");
+        let mut counters = HourlyCounters::new(Arc::clone(baseline), settings, &args.time_zone).map_err(zone)?;
+        let absent = log.count_by_hour(&mut counters)?;
+        Ok((counters, absent))
+    }
+}
+
+/// Returns the profile of counted rows, without the features that the log does not have.
+fn profile_without(
+    counters: &HourlyCounters,
+    absent: &BTreeSet<String>,
+    verified: &VerifiedVersion,
+    shares_only: bool,
+) -> Profile {
+    let mut profile = counters.finish(shares_only.then_some(DayKinds::All));
+    let reconstruction = verified.baseline.as_ref().and_then(|baseline| baseline.reconstruction.as_ref());
+    let mut inputs = reconstruction.iter().flat_map(|of| &of.projection.inputs);
+    let lacks_inputs = inputs.any(|input| absent.contains(&input.name));
+    profile
+        .features
+        .retain(|feature| !absent.contains(&feature.name) && !(lacks_inputs && feature.name == RECONSTRUCTION_ERROR));
+    profile
 }
 
 fn after_a_change(out: &mut impl Write) -> Result<()> {
@@ -206,7 +239,7 @@ fn write_hours(out: &mut impl Write, profile: &Profile) -> Result<()> {
 }
 
 /// Writes the features that differ most from the training data.
-fn write_differences(out: &mut impl Write, profile: &Profile, all: Vec<(String, Comparison)>) -> Result<()> {
+fn write_differences(out: &mut impl Write, profile: &Profile, all: &[(String, Comparison)]) -> Result<()> {
     let known = profile.features.len() + profile.predictions.len();
     let mut rows = table(["feature", "status", "PSI - chance", "share"]);
     align_right(&mut rows, [2]);

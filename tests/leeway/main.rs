@@ -78,6 +78,7 @@ mod stuck;
 mod tables;
 mod tensors;
 mod texts;
+mod time_of_day;
 mod tls;
 mod together;
 mod v2;

@@ -104,3 +104,70 @@ impl CountsByHour {
         (0..bins).map(share).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::BinRole;
+    use super::*;
+
+    fn reference() -> Reference {
+        Reference { roles: vec![BinRole::Compared; 4], counts: vec![1_000; 4], positions: None }
+    }
+
+    fn by_hour(independent: f64) -> CountsByHour {
+        let slots = vec![vec![400, 300, 200, 100], vec![50, 150, 300, 500], vec![90, 110, 100, 100], vec![9; 4]];
+        CountsByHour { slots, independent }
+    }
+
+    fn slice(counts: [u64; 4], slots: &[(usize, f64)]) -> SliceAtHours {
+        SliceAtHours { counts: counts.into(), slots: slots.to_vec() }
+    }
+
+    /// The values are from numpy 2.4 and scipy 1.17: the stratified shares and their number of values, the dispersion from
+    /// the usual shares of each slice, PSI, and `scipy.stats.chi2.sf`.
+    #[test]
+    fn a_window_is_compared_with_its_own_hours_as_by_numpy() {
+        let slices = [slice([60, 50, 40, 30], &[(0, 0.75), (1, 0.25)]), slice([20, 50, 70, 160], &[(1, 1.0)])];
+        let found = reference().compare_by_hour(&by_hour(0.5), &slices).unwrap();
+        // 839.34 values, rounded in each bin: 125, 161, 228 and 325.
+        assert_eq!((found.drift.baseline_count, found.drift.window_count), (839, 480));
+        for (found, expected) in [
+            (found.independent, 0.838_710_539_939_480_5),
+            (found.drift.psi, 0.010_740_436_819_701_259),
+            (found.drift.psi_adjusted, 0.0),
+            (found.drift.p_value, 0.403_827_455_070_118_3),
+        ] {
+            assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn hours_with_few_values_are_left_out() {
+        let known = slice([60, 50, 40, 30], &[(0, 1.0)]);
+        // Half of the time of a slice must be known, and three quarters of the values.
+        let few = |counts, share| slice(counts, &[(0, share), (3, 1.0 - share)]);
+        let compare = |slices: &[SliceAtHours]| reference().compare_by_hour(&by_hour(1.0), slices);
+        let found = compare(&[known.clone(), few([10, 10, 10, 10], 0.4)]).unwrap();
+        assert_eq!((found.drift.window_count, found.values), (180, 180));
+        assert_eq!(compare(&[known.clone(), few([10, 10, 10, 10], 0.6)]).unwrap().values, 220);
+        assert_eq!(compare(&[known, few([50, 50, 50, 50], 0.4)]), None);
+        assert_eq!(compare(&[slice([0; 4], &[(0, 1.0)])]), None);
+        assert_eq!(compare(&[]), None);
+    }
+
+    /// A difference that is usual at one hour is none, and one that is not usual does not last if it is at one hour only.
+    #[test]
+    fn a_change_lasts_if_it_is_at_most_hours() {
+        let usual = |hour: usize| [[400, 300, 200, 100], [100, 300, 600, 1_000]][hour % 2];
+        let slices = |counts: &dyn Fn(usize) -> [u64; 4]| -> Vec<SliceAtHours> {
+            (0..8).map(|hour| slice(counts(hour), &[(hour % 2, 1.0)])).collect()
+        };
+        let found = reference().compare_by_hour(&by_hour(1.0), &slices(&usual)).unwrap();
+        assert!(found.drift.psi < 0.001 && found.independent > 0.99, "{found:?}");
+        let once = |hour: usize| if hour == 5 { [2_000, 0, 0, 0] } else { usual(hour) };
+        assert!(!reference().compare_by_hour(&by_hour(1.0), &slices(&once)).unwrap().drift.lasts);
+        let always = |hour: usize| [[600, 300, 100, 0], [400, 600, 600, 400]][hour % 2];
+        let found = reference().compare_by_hour(&by_hour(1.0), &slices(&always)).unwrap();
+        assert!(found.drift.lasts && found.drift.psi > 0.1, "{found:?}");
+    }
+}
