@@ -142,6 +142,16 @@ impl Features {
         *self = Features { rows: kept.len(), numbers, texts, embeddings };
     }
 
+    /// Returns the features of one instance alone.
+    pub fn of_row(&self, row: usize) -> Features {
+        Features {
+            rows: 1,
+            numbers: self.numbers_of(row).to_vec(),
+            texts: self.texts_of(row).to_vec(),
+            embeddings: self.embedding_of(row).to_vec(),
+        }
+    }
+
     /// Returns the values of the number features of one instance.
     pub fn numbers_of(&self, row: usize) -> &[f32] {
         part(&self.numbers, self.rows, row)

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use flate2::bufread::MultiGzDecoder;
 
 use super::logged_instances::LogWindow;
+use super::row_times::RowTimes;
 use crate::error::{Result, SetupError};
 use crate::repository::{FileKind, START_BYTES};
 
@@ -40,6 +41,8 @@ pub struct DataFile {
     pub ignored_columns: Vec<String>,
     /// Times of the rows that are used of a prediction log.
     pub window: LogWindow,
+    /// Times of the rows, if they are used.
+    pub times: Option<RowTimes>,
 }
 
 /// The character between the cells of a row.

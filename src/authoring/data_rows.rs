@@ -29,7 +29,10 @@ pub(super) struct Source {
 #[derive(Debug)]
 enum Content {
     /// Each line is an instance as JSON.
-    JsonLines(LabelMember),
+    JsonLines {
+        label: LabelMember,
+        time: LabelMember,
+    },
     Table(Table),
     Arrays(NumpyRows),
     Images(ImageFolder),
@@ -43,6 +46,8 @@ struct Table {
     columns: Columns,
     /// Position of the column with the labels, if it is read.
     label: Option<usize>,
+    /// Position of the column with the times, if it is read.
+    time: Option<usize>,
 }
 
 /// Format of a file with a table.
@@ -73,7 +78,9 @@ impl Source {
             Some(LabelColumn::Read(column)) if format != DataFormat::JsonLines => Some(column),
             _ => None,
         };
-        if let (None, Some(column)) = (file, data.ignored_columns.first().map(String::as_str).or(read)) {
+        let time = data.times.as_ref().and_then(|times| times.column.as_deref());
+        let of_times = time.filter(|_| format != DataFormat::JsonLines);
+        if let (None, Some(column)) = (file, data.ignored_columns.first().map(String::as_str).or(read).or(of_times)) {
             return Err(SetupError::Repository(format!(
                 "{}: there is no column {column:?}, because only tables have columns: CSV, Parquet and Arrow. \
                  --delimiter reads any text as CSV",
@@ -105,7 +112,8 @@ impl Source {
             (None, _) => {
                 // Names files of other kinds before anything else is said about them.
                 open_text(&path)?;
-                Ok(source(Content::JsonLines(LabelMember::new(label))))
+                let (label, time) = (LabelMember::new(label), LabelMember::of_time(time));
+                Ok(source(Content::JsonLines { label, time }))
             }
         }
     }
@@ -162,7 +170,7 @@ impl Source {
         let in_order = match &self.content {
             Content::Table(table) => table.columns.in_the_order_of_the_file(self.form),
             Content::Images(images) => return images.remark().into_iter().collect(),
-            Content::JsonLines(_) | Content::Log(_) | Content::Arrays(_) => None,
+            Content::JsonLines { .. } | Content::Log(_) | Content::Arrays(_) => None,
         };
         let remark = |columns: &[String]| {
             format!(
@@ -180,7 +188,7 @@ impl Source {
         match &self.content {
             Content::Arrays(arrays) => Ok(arrays.count()),
             Content::Images(images) => Ok(images.count()),
-            Content::JsonLines(_) | Content::Table(_) | Content::Log(_) => {
+            Content::JsonLines { .. } | Content::Table(_) | Content::Log(_) => {
                 self.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))
             }
         }
@@ -189,7 +197,7 @@ impl Source {
     /// Returns the rows from the first on.
     pub(super) fn rows(&self) -> Result<Rows<'_>, SetupError> {
         match &self.content {
-            Content::JsonLines(label) => json_lines(&self.path, label),
+            Content::JsonLines { label, time } => json_lines(&self.path, label, time),
             Content::Arrays(arrays) => Ok(arrays.rows(self.form == RowForm::Object)),
             Content::Images(images) => Ok(images.rows()),
             Content::Log(log) => Ok(log.rows()),
@@ -198,9 +206,10 @@ impl Source {
                 let rows = table.rows(&self.path, form)?;
                 Ok(Box::new(rows.map(move |row| {
                     let (place, mut cells) = row?;
+                    let time = table.time.and_then(|_| cells.pop());
                     let label = table.label.and_then(|_| cells.pop());
                     let instance = serde_json::value::to_raw_value(&table.columns.instance(cells, form));
-                    Ok(Row { place, instance: instance.map_err(SetupError::internal)?, label })
+                    Ok(Row { place, instance: instance.map_err(SetupError::internal)?, label, time })
                 })))
             }
         }
@@ -246,15 +255,24 @@ impl Table {
             Some(LabelColumn::LeftOut(name)) => (Some(name), None),
             None => (None, None),
         };
-        let not_features: Vec<String> = data.ignored_columns.iter().cloned().chain(name.map(str::to_owned)).collect();
+        let time = data.times.as_ref().and_then(|times| times.column.as_deref());
+        let time_place = match (time.map(|name| (name, place_of(name))), label) {
+            (Some((_, Some(place))), _) => Some(place),
+            // Labelled rows need no times.
+            (None, _) | (Some(_), Some(LabelColumn::Read(_))) => None,
+            (Some((name, None)), _) => return Err(absent(name, "with times")),
+        };
+        let not_features = [name, time].into_iter().flatten().map(str::to_owned);
+        let not_features: Vec<String> = data.ignored_columns.iter().cloned().chain(not_features).collect();
         let columns = Columns::choose(&header, &not_features, opened.signature(), opened.table().as_ref());
-        Ok(Table { file, columns: columns.map_err(wrong)?, label: label_place })
+        Ok(Table { file, columns: columns.map_err(wrong)?, label: label_place, time: time_place })
     }
 
-    /// Returns the cells of the features, and at last that of the label.
+    /// Returns the cells of the features, and at last those of the label and of the time.
     fn rows(&self, path: &Path, form: RowForm) -> Result<CellRows, SetupError> {
         let mut columns = self.columns.to_read(form);
-        columns.extend(self.label.map(|place| ColumnToRead { place, cells: Cells::Texts }));
+        let others = [self.label, self.time].into_iter().flatten();
+        columns.extend(others.map(|place| ColumnToRead { place, cells: Cells::Texts }));
         match self.file {
             TableFile::Delimited(delimiter) => delimited_table::rows(path, delimiter, columns),
             TableFile::Parquet => parquet_file::rows(path, &columns),

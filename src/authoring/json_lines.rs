@@ -1,4 +1,4 @@
-//! JSON lines: each line is an instance, or an instance with its label.
+//! JSON lines: each line is an instance, or an instance with its label and its time.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -12,13 +12,13 @@ use super::data_file::open_text;
 use super::row::{Place, Row, Rows};
 use crate::error::{Result, SetupError};
 
-/// Member of a line that is no part of the instance: it has the label.
+/// Member of a line that is no part of the instance: it has the label, or the time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum LabelMember {
     /// All of a line is the instance.
     #[default]
     None,
-    /// The member is the label, and the others are the instance.
+    /// The member is read, and the others are the instance.
     Read(String),
     /// The member is left out, if a line has it.
     LeftOut(String),
@@ -28,7 +28,11 @@ pub(super) enum LabelMember {
 const INSTANCE: &str = "instance";
 
 /// Reads the instances of a file, with their labels.
-pub(super) fn json_lines<'a>(path: &'a Path, label: &'a LabelMember) -> Result<Rows<'a>, SetupError> {
+pub(super) fn json_lines<'a>(
+    path: &'a Path,
+    label: &'a LabelMember,
+    time: &'a LabelMember,
+) -> Result<Rows<'a>, SetupError> {
     let wrong =
         move |line: u64, problem: String| SetupError::Repository(format!("{}: line {line}{problem}", path.display()));
     let lines = (1..).zip(open_text(path)?.lines());
@@ -42,7 +46,8 @@ pub(super) fn json_lines<'a>(path: &'a Path, label: &'a LabelMember) -> Result<R
             wrong(number, format!(", column {column}: this is not an instance as JSON: {problem}"))
         })?;
         let (instance, value) = label.split(instance).map_err(|problem| wrong(number, format!(": {problem}")))?;
-        Ok(Row { label: value, ..Row::new(Place::Line(number), instance) })
+        let (instance, time) = time.split(instance).map_err(|problem| wrong(number, format!(": {problem}")))?;
+        Ok(Row { label: value, time, ..Row::new(Place::Line(number), instance) })
     })))
 }
 
@@ -57,7 +62,12 @@ impl LabelMember {
         }
     }
 
-    /// Divides a line into the instance and the label.
+    /// The member with the time, if one is named.
+    pub(super) fn of_time(column: Option<&str>) -> LabelMember {
+        column.map_or(LabelMember::None, |name| LabelMember::Read(name.to_owned()))
+    }
+
+    /// Divides a line into the instance and the member.
     fn split(&self, line: Box<RawValue>) -> Result<(Box<RawValue>, Option<Value>), String> {
         let (name, is_read) = match self {
             LabelMember::None => return Ok((line, None)),
@@ -67,7 +77,7 @@ impl LabelMember {
         let Ok(mut members) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(line.get()) else {
             return match is_read {
                 true => Err(format!(
-                    "expected an object with the label as {name:?}: the columns of a row, or {{\"{INSTANCE}\": …, \
+                    "expected an object with the member {name:?}: the columns of a row, or {{\"{INSTANCE}\": …, \
                      {name:?}: …}}"
                 )),
                 false => Ok((line, None)),

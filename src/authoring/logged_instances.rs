@@ -132,7 +132,8 @@ fn instances_of(batch: &RecordBatch, path: &Path, window: LogWindow) -> Vec<Resu
     let instance = |row: usize| {
         let instance = RawValue::from_string(texts.value(row).to_owned())
             .map_err(|error| SetupError::Repository(format!("{}: an instance is not JSON: {error}", path.display())))?;
-        Ok(Row::new(Place::File(path.to_owned()), instance))
+        let time = Timestamp::from_microsecond(times.value(row)).ok().map(|time| time.to_string().into());
+        Ok(Row { time, ..Row::new(Place::File(path.to_owned()), instance) })
     };
     (0..batch.num_rows()).filter(|row| !texts.is_null(*row)).filter(in_window).map(instance).collect()
 }

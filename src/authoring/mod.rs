@@ -12,6 +12,7 @@
 //!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, `json_lines.rs` JSON, `image_folder.rs`
 //!   images, and `logged_instances.rs` the instances in a prediction log.
 //! - `sign.rs` signs versions.
+//! - `row_times.rs` reads the times of rows.
 //! - `row_texts.rs` reads the same data as JSON texts, for `leeway predict`, which may know the model only by its server.
 
 mod add;
@@ -33,6 +34,7 @@ mod record_batches;
 mod recorded_examples;
 mod row;
 mod row_texts;
+mod row_times;
 mod sign;
 mod staging;
 mod table_columns;
@@ -50,6 +52,7 @@ pub use self::record_batches::guarded;
 pub use self::recorded_examples::RecordedFrom;
 pub use self::row::{Place, RowText};
 pub use self::row_texts::{DataPlace, DataTable, ReadProgress, RowData, RowTexts, open_rows};
+pub use self::row_times::RowTimes;
 pub use self::sign::{Password, SigningKey, sign_version};
 pub use self::staging::abandon_additions;
 pub use self::training_data::{BaselineData, Progress};

@@ -7,10 +7,13 @@ use arrow_array::Array;
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
-use arrow_schema::{DataType, Schema};
+use arrow_schema::{DataType, Schema, TimeUnit};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::columns::{Cells, ColumnToRead, HeaderColumn};
@@ -106,6 +109,7 @@ fn value(column: &dyn Array, row: usize) -> Value {
         DataType::Float16 => element!(as_primitive_opt::<Float16Type>).map(|value| float(value.to_f64())),
         DataType::Float32 => element!(as_primitive_opt::<Float32Type>).map(|value| float(value.into())),
         DataType::Float64 => element!(as_primitive_opt::<Float64Type>).map(float),
+        DataType::Timestamp(unit, zone) => time(column, row, *unit, zone.is_some()),
         DataType::Utf8 => element!(as_string_opt::<i32>).map(Value::from),
         DataType::LargeUtf8 => element!(as_string_opt::<i64>).map(Value::from),
         DataType::Utf8View => element!(as_string_view_opt).map(Value::from),
@@ -117,6 +121,27 @@ fn value(column: &dyn Array, row: usize) -> Value {
         _ => None,
     };
     found.unwrap_or(Value::Null)
+}
+
+/// Returns a time as text: with a time zone, if the column has one.
+fn time(column: &dyn Array, row: usize, unit: TimeUnit, has_zone: bool) -> Option<Value> {
+    let found = match unit {
+        TimeUnit::Second => Timestamp::from_second(column.as_primitive_opt::<TimestampSecondType>()?.value(row)),
+        TimeUnit::Millisecond => {
+            Timestamp::from_millisecond(column.as_primitive_opt::<TimestampMillisecondType>()?.value(row))
+        }
+        TimeUnit::Microsecond => {
+            Timestamp::from_microsecond(column.as_primitive_opt::<TimestampMicrosecondType>()?.value(row))
+        }
+        TimeUnit::Nanosecond => {
+            Timestamp::from_nanosecond(column.as_primitive_opt::<TimestampNanosecondType>()?.value(row).into())
+        }
+    };
+    let moment = found.ok()?;
+    Some(Value::from(match has_zone {
+        true => moment.to_string(),
+        false => TimeZone::UTC.to_datetime(moment).to_string(),
+    }))
 }
 
 /// Converts a number to JSON. Infinity becomes a text, which a pipeline refuses by name.

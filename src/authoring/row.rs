@@ -15,6 +15,8 @@ pub(super) struct Row {
     pub(super) instance: Box<RawValue>,
     /// Cell of the column with the expected predictions, if there is such a column.
     pub(super) label: Option<Value>,
+    /// Cell of the column with the times, if there is such a column.
+    pub(super) time: Option<Value>,
 }
 
 /// A row of data as JSON.
@@ -46,7 +48,7 @@ pub(super) type CellRows = Box<dyn Iterator<Item = Result<(Place, Vec<Value>), S
 impl Row {
     /// Creates a row without an expected prediction.
     pub(super) fn new(place: Place, instance: Box<RawValue>) -> Row {
-        Row { place, instance, label: None }
+        Row { place, instance, label: None, time: None }
     }
 }
 

@@ -68,7 +68,7 @@ mod tests {
         let path = folder.path().join("train.csv");
         std::fs::write(&path, text).unwrap();
         let ignored_columns = ignored.iter().map(|name| (*name).to_owned()).collect();
-        table_columns(&DataFile { path, delimiter: None, ignored_columns, window: LogWindow::default() })
+        table_columns(&DataFile { path, delimiter: None, ignored_columns, window: LogWindow::default(), times: None })
     }
 
     #[test]

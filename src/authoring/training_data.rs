@@ -10,10 +10,13 @@ use super::data_file::DataFile;
 use super::data_rows::Source;
 use super::labelled_rows::{LabelledData, count};
 use super::row::Row;
+use super::row_times::{RowTimes, moment_of};
 use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
-use crate::monitor::{Baseline, LabelledBaseline, LabelledCounter, Sample};
+use crate::monitor::{
+    Baseline, BaselineBuilder, LabelledBaseline, LabelledCounter, MIN_SLOT_VALUES, Sample, time_zone,
+};
 use crate::pipeline::{Prediction, PredictionKind, embeddings, some_of};
 use crate::registry::{Findings, OpenedVersion};
 
@@ -169,12 +172,70 @@ fn distribution_of(
     };
     runner.run(&source, &mut is_drawn, &step("sampling"), &mut add)?;
     let mut builder = sample.freeze();
-    let mut count = |_: &[Row], features: &Features, made: &[Observation]| {
-        builder.count(features, made);
-        Ok(())
+    let Some(times) = &data.times else {
+        let mut count = |_: &[Row], features: &Features, made: &[Observation]| {
+            builder.count(features, made);
+            Ok(())
+        };
+        runner.run(&source, &mut |_| true, &step("counting"), &mut count)?;
+        return Ok((builder.finish(), remarks));
     };
-    runner.run(&source, &mut |_| true, &step("counting"), &mut count)?;
-    Ok((builder.finish(), remarks))
+    let counting = (&source, &step("counting") as &dyn Fn(u64));
+    let baseline = with_profile(builder, times, &mut runner, counting)?;
+    let remarks = remarks.into_iter().chain(remarks_on_times(&baseline, times)?).collect();
+    Ok((baseline, remarks))
+}
+
+/// Counts all rows, also by hour.
+fn with_profile(
+    mut builder: BaselineBuilder,
+    times: &RowTimes,
+    runner: &mut Runner<'_>,
+    (source, progress): (&Source, &dyn Fn(u64)),
+) -> Result<Baseline, SetupError> {
+    let zone = time_zone(&times.time_zone).map_err(|problem| repository(format!("--time-zone: {problem}")))?;
+    let settings = runner.opened.monitoring().clone();
+    let mut by_hour = builder.by_hour(settings, &times.time_zone).map_err(repository)?;
+    let mut count = |rows: &[Row], features: &Features, made: &[Observation]| {
+        builder.count(features, made);
+        rows.iter().enumerate().try_for_each(|(index, row)| {
+            let time = row.time.as_ref().map_or(Ok(None), |time| moment_of(time, &zone));
+            let wrong = |problem: String| {
+                let column = times.column.as_deref().unwrap_or("time");
+                source.wrong(&row.place, &format!("column {column:?}: {problem}"))
+            };
+            let predictions = made.get(index..=index).unwrap_or_default();
+            by_hour.count(time.map_err(wrong)?, features.of_row(index), predictions);
+            Ok(())
+        })
+    };
+    runner.run(source, &mut |_| true, progress, &mut count)?;
+    Ok(builder.finish_with_profile(&by_hour))
+}
+
+/// Returns remarks on the profile by time of day. Fails if no row has a time.
+fn remarks_on_times(baseline: &Baseline, times: &RowTimes) -> Result<Vec<String>, SetupError> {
+    let Some(profile) = &baseline.profile else { return Ok(Vec::new()) };
+    let timed: u64 = profile.rows.iter().sum();
+    if timed == 0 {
+        let column = times.column.as_deref().unwrap_or("time");
+        return Err(repository(format!("no row has a time in {column:?}")));
+    }
+    let untimed = (profile.untimed_rows > 0).then(|| {
+        format!(
+            "{} of {} rows have no time: they are in the baseline, but not in its profile by time of day",
+            profile.untimed_rows,
+            profile.untimed_rows + timed
+        )
+    });
+    let (known, slots) = (profile.known_slots(), profile.rows.len());
+    let few = (known < slots).then(|| {
+        format!(
+            "the profile by time of day has {known} of {slots} hours with {MIN_SLOT_VALUES} rows or more; at other hours, \
+             requests are judged as without a profile"
+        )
+    });
+    Ok(untimed.into_iter().chain(few).collect())
 }
 
 /// Returns a remark on a baseline of few rows.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Args};
 
-use super::baseline::{LabelArgs, ProgressBar, write_baseline};
+use super::baseline::{LabelArgs, ProgressBar, TimeArgs, write_baseline};
 use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
 use super::settings::RepositoryArgs;
@@ -70,6 +70,9 @@ pub(super) struct AddArgs {
     /// or a folder of images
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
+
+    #[command(flatten)]
+    times: TimeArgs,
 
     #[command(flatten)]
     labels: LabelArgs,
@@ -147,6 +150,9 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     if args.baseline_data.is_none() && args.labels.are_given() {
         bail!("--label-column measures the predictions for a baseline; give --baseline-data, too");
     }
+    if args.baseline_data.is_none() && args.times.are_given() {
+        bail!("--timestamp-column makes a profile of a baseline by time of day; give --baseline-data, too");
+    }
     let key = match &args.sign {
         Some(file) => Some(SigningKey::read(file, args.password.password()?)?),
         None => None,
@@ -154,8 +160,12 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
-    let data_file =
-        |path| DataFile { path, delimiter, ignored_columns: ignored_columns.clone(), window: LogWindow::default() };
+    let times = args.times.of_data();
+    let data_file = |path| {
+        // Examples can be rows of the training data.
+        let times = times.clone().filter(|_| Some(&path) == args.baseline_data.as_ref());
+        DataFile { path, delimiter, ignored_columns: ignored_columns.clone(), window: LogWindow::default(), times }
+    };
     let (golden, rows) = match &args.golden_label_column {
         Some(_) => (None, args.golden),
         None => (args.golden, args.record_golden),
@@ -171,7 +181,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
             label_column: args.golden_label_column,
             tolerance: args.tolerance.unwrap_or(DEFAULT_TOLERANCE),
         }),
-        baseline_data: args.baseline_data.map(data_file).map(|training| args.labels.with(training)),
+        baseline_data: args.baseline_data.clone().map(data_file).map(|training| args.labels.with(training)),
     };
     let facts = Manifest {
         description: args.description,

@@ -5,15 +5,16 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use super::clean_up::clean_up_at_signals;
+use super::learn::{self, LearnArgs};
 use super::log::without_path;
 use super::log_window::LogWindowArgs;
 use super::settings::{RepositoryArgs, one_thread};
 use super::terminal;
-use crate::authoring::{BaselineData, DataFile, Delimiter, LabelledData, Progress, add_baseline};
+use crate::authoring::{BaselineData, DataFile, Delimiter, LabelledData, Progress, RowTimes, add_baseline};
 use crate::config::Config;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
@@ -23,12 +24,18 @@ use crate::state::{self, PastJournal};
 use crate::traffic::Share;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct BaselineArgs {
+    #[command(subcommand)]
+    learn: Option<BaselineCommand>,
+
     /// Name or folder of the model, as in digits or models/digits
-    model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
 
     /// The version
-    version: Version,
+    #[arg(required = true)]
+    version: Option<Version>,
 
     /// Training data: CSV, Parquet, Arrow, NumPy (.npy, .npz), one JSON instance per line, or a folder of images
     #[arg(long, value_name = "FILE", required_unless_present = "from_log")]
@@ -43,6 +50,9 @@ pub(super) struct BaselineArgs {
     window: LogWindowArgs,
 
     #[command(flatten)]
+    times: TimeArgs,
+
+    #[command(flatten)]
     labels: LabelArgs,
 
     /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
@@ -55,6 +65,38 @@ pub(super) struct BaselineArgs {
 
     #[command(flatten)]
     settings: RepositoryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum BaselineCommand {
+    /// Learn what is usual by time of day from the prediction log. The version does not change, and may be in use
+    Learn(Box<LearnArgs>),
+}
+
+/// Options for the times of rows.
+#[derive(Debug, Args)]
+pub(super) struct TimeArgs {
+    /// Column of a table, or member of JSON lines, with the time of each row, for a profile by hour and weekday. It is no
+    /// feature. Times as in 2026-11-27T12:00:00Z, Arrow's timestamps, or seconds or milliseconds since 1970
+    #[arg(long, value_name = "NAME")]
+    timestamp_column: Option<String>,
+
+    /// Time zone of the hours, and of times without one: UTC, an offset as in +01:00, or a name as in Europe/Amsterdam
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    time_zone: String,
+}
+
+impl TimeArgs {
+    /// Returns true if a column is given.
+    pub(super) fn are_given(&self) -> bool {
+        self.timestamp_column.is_some()
+    }
+
+    /// Returns the times of training data, if their column is given.
+    pub(super) fn of_data(&self) -> Option<RowTimes> {
+        let column = self.timestamp_column.clone()?;
+        Some(RowTimes { column: Some(column), time_zone: self.time_zone.clone() })
+    }
 }
 
 /// Options for rows whose truth is known.
@@ -91,8 +133,12 @@ impl LabelArgs {
 }
 
 pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
+    if let Some(BaselineCommand::Learn(args)) = args.learn {
+        return learn::run(*args);
+    }
+    let (Some(model), Some(version)) = (args.model, args.version) else { bail!("give a model and a version") };
     let config = args.settings.load()?;
-    let folder = if args.model.is_dir() { args.model } else { config.repository.path.join(args.model) };
+    let folder = if model.is_dir() { model } else { config.repository.path.join(model) };
     clean_up_at_signals(&folder)?;
     let folder = match folder.canonicalize() {
         Ok(found) => found,
@@ -100,28 +146,29 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     };
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let name: ModelName = name.parse()?;
-    one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
+    one_thread()?.block_on(refuse_if_deployed(&config, &name, version))?;
 
     let engine = OnnxRuntime::configured(&config)?;
     let window = args.window.window()?;
-    let path = match (args.data, args.from_log) {
+    let (path, times) = match (args.data, args.from_log) {
         (Some(_), _) if args.window.is_given() => bail!("--since and --until need --from-log"),
-        (Some(data), _) => data,
+        (Some(data), _) => (data, args.times.of_data()),
+        (None, _) if args.times.are_given() => bail!("--timestamp-column needs --data: the rows of a log have times"),
         (None, from_log) => {
             let log = from_log.flatten().or(config.prediction_log.path).ok_or_else(without_path)?;
-            log.join(name.as_str())
+            (log.join(name.as_str()), Some(RowTimes { column: None, time_zone: args.times.time_zone }))
         }
     };
-    let data = DataFile { path, delimiter: args.delimiter, ignored_columns: args.ignore_column, window };
+    let data = DataFile { path, delimiter: args.delimiter, ignored_columns: args.ignore_column, window, times };
     let data = args.labels.with(data);
     let trusted = config.repository.trusted_keys.into();
     let bar = ProgressBar::new();
     let (manifest, baseline, remarks) =
-        add_baseline(&folder, args.version, &data, &trusted, &engine, stages, &|progress| bar.show(progress))?;
+        add_baseline(&folder, version, &data, &trusted, &engine, stages, &|progress| bar.show(progress))?;
     bar.finish();
 
     let mut out = terminal::stdout();
-    writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
+    writeln!(out, "{name} {}: {}", version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
     for remark in remarks {
         writeln!(out, "Note: {remark}")?;
@@ -130,7 +177,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
         out,
         "A server that has the version loaded does not use the baseline and reports the files as altered, until leeway \
          unload {name} {version} and leeway load {name} {version}.",
-        version = args.version
+        version = version
     )?;
     Ok(())
 }
@@ -183,6 +230,11 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
             count => format!("all {count}"),
         }
     )?;
+    if let Some(profile) = &baseline.profile {
+        let (known, hours) = (profile.known_slots(), profile.rows.len());
+        let zone = &profile.time_zone;
+        writeln!(out, "It has a profile by time of day ({zone}): {known} of {hours} hours have enough rows.")?;
+    }
     match &baseline.labelled {
         None => Ok(()),
         Some(LabelledBaseline::Classes(classes)) => {

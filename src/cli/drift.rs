@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::drift_change::change;
 use super::servers::ServerArgs;
-use super::table_cells::{align_right, cell, table, text_of, words};
+use super::table_cells::{align_right, cell, seconds, table, text_of, words};
 use crate::api::admin::{ModelDrift, VersionDrift};
 use crate::identity::{ModelName, Version};
-use crate::monitor::{Drift, DriftVerdict, FeatureDrift, VerdictReason};
+use crate::monitor::{DayKinds, Drift, DriftVerdict, FeatureDrift, ProfileInUse, ProfileOrigin, VerdictReason};
 
 #[derive(Debug, Args)]
 pub(super) struct DriftArgs {
@@ -92,10 +92,29 @@ fn write_head(out: &mut dyn Write, model: &ModelName, drift: &VersionDrift) -> R
     };
     let (status, rows) = (words(report.status.name()), report.rows);
     writeln!(out, "{model} version {version}: {status}; {rows} rows in the last {window}, {baseline}")?;
+    if let Some(profile) = &report.profile {
+        writeln!(out, "{}", profile_of(profile))?;
+    }
     if let Some(verdict) = verdict_of(&report.verdict) {
         writeln!(out, "{verdict}")?;
     }
     Ok(())
+}
+
+/// Describes the profile that alerts are based on.
+fn profile_of(profile: &ProfileInUse) -> String {
+    let hours = match profile.days {
+        DayKinds::All => "all hours together".to_owned(),
+        _ => format!("{} of {} hours known, {}", profile.hours_known, profile.hours, cell(&profile.time_zone)),
+    };
+    let origin = match &profile.learned {
+        None => "the training data".to_owned(),
+        Some(ProfileOrigin { since, until, by, reason, .. }) => {
+            let reason = if reason.is_empty() { String::new() } else { format!(" ({})", cell(reason)) };
+            format!("{} to {}, accepted by {}{reason}", seconds(*since), seconds(*until), cell(by))
+        }
+    };
+    format!("alerts are based on a profile of {} rows from {origin}: {hours}", profile.rows)
 }
 
 /// Returns a verdict in words; `None` if nothing was found.
@@ -103,7 +122,8 @@ fn verdict_of(DriftVerdict { status, reason, features }: &DriftVerdict) -> Optio
     let compared = match reason.as_ref()? {
         VerdictReason::Shares => "more values are missing, unknown or out of range",
         VerdictReason::SinceLastWeek => "unlike the training data, and unlike the same hours last week",
-        VerdictReason::WholeDays => "the last whole days are unlike the training data",
+        VerdictReason::TimeOfDay => "unlike what is usual at these hours",
+        VerdictReason::WholeDays => "the last whole days are unlike the training data, or unlike what is usual",
         VerdictReason::RecentWindow => {
             "unlike the training data; less than a day is known, so it may be the time of day"
         }

@@ -54,8 +54,13 @@ pub(super) fn run(args: InitArgs, stages: &Stages) -> Result<()> {
     let InitArgs { model, name, data, delimiter, ignore_column, print, settings } = args;
     let models = settings.models.clone();
     let config = settings.load()?;
-    let training_data =
-        data.map(|path| DataFile { path, delimiter, ignored_columns: ignore_column, window: LogWindow::default() });
+    let training_data = data.map(|path| DataFile {
+        path,
+        delimiter,
+        ignored_columns: ignore_column,
+        window: LogWindow::default(),
+        times: None,
+    });
     let temporary = print.then(tempfile::tempdir).transpose().context("no temporary folder could be made")?;
     let repository = temporary.as_ref().map_or(&*config.repository.path, |folder| folder.path());
     clean_up_at_signals(repository)?;

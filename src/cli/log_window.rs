@@ -36,7 +36,7 @@ impl LogWindowArgs {
 }
 
 /// Parses a moment: a time, a day, or a duration before `now`.
-fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
+pub(super) fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
     let ago = |number: &str, seconds: i64| {
         let number: i64 = number.parse().ok()?;
         now.checked_sub(SignedDuration::from_secs(number.checked_mul(seconds)?)).ok()

@@ -20,6 +20,7 @@ mod health;
 mod history;
 mod init;
 mod key;
+mod learn;
 mod load;
 mod log;
 mod log_window;

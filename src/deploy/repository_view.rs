@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::{DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
+use crate::monitor::LearnedProfile;
 use crate::registry::ServedVersion;
 use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store, Trust, TrustedKeys};
 
@@ -44,18 +45,39 @@ pub(super) struct VersionView {
     pub(super) mark: Fingerprint,
     /// Its manifest, if it can be read.
     pub(super) manifest: Option<Arc<Manifest>>,
+    /// Its learned profile by time of day.
+    pub(super) profile: ProfileView,
+}
+
+/// The learned profile of a version.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProfileView {
+    /// Fingerprint of its file.
+    mark: Fingerprint,
+    /// The profile that is used: the last one that could be read.
+    pub(super) profile: Option<Arc<LearnedProfile>>,
+    /// The problem with its file.
+    problem: Option<String>,
 }
 
 impl RepositoryView {
     /// Reads the repository. Files whose fingerprint is the same in `before` are not read again.
     pub(super) fn read(store: &dyn Store, before: &RepositoryView) -> Result<RepositoryView, SetupError> {
         let found = store.list()?;
-        let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
+        let mut problems: BTreeMap<String, String> =
+            found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
         let view = |found: FoundModel| {
             let before = before.models.get(&found.name).map(Arc::as_ref);
             (found.name.clone(), Arc::new(ModelView::read(store, found, before)))
         };
-        Ok(RepositoryView { models: found.models.into_iter().map(view).collect(), problems })
+        let models: BTreeMap<ModelName, Arc<ModelView>> = found.models.into_iter().map(view).collect();
+        for (name, model) in &models {
+            for (version, found) in &model.versions {
+                let problem = found.profile.problem.as_ref();
+                problems.extend(problem.map(|problem| (format!("the profile of {name} {version}"), problem.clone())));
+            }
+        }
+        Ok(RepositoryView { models, problems })
     }
 }
 
@@ -89,9 +111,39 @@ impl ModelView {
 impl VersionView {
     fn read(store: &dyn Store, model: &ModelName, version: Version, before: Option<&VersionView>) -> VersionView {
         let mark = store.version_fingerprint(model, version);
-        match before {
-            Some(before) if before.mark == mark && before.manifest.is_some() => before.clone(),
-            _ => VersionView { manifest: store.read_manifest(model, version).ok().map(Arc::new), mark },
+        let manifest = match before {
+            Some(before) if before.mark == mark && before.manifest.is_some() => before.manifest.clone(),
+            _ => store.read_manifest(model, version).ok().map(Arc::new),
+        };
+        let profile =
+            ProfileView::read(store, (model, version), manifest.as_deref(), before.map(|before| &before.profile));
+        VersionView { manifest, mark, profile }
+    }
+}
+
+impl ProfileView {
+    fn read(
+        store: &dyn Store,
+        (model, version): (&ModelName, Version),
+        manifest: Option<&Manifest>,
+        before: Option<&ProfileView>,
+    ) -> ProfileView {
+        let mark = store.profile_fingerprint(model, version);
+        if let Some(before) = before.filter(|before| before.mark == mark && before.problem.is_none()) {
+            return before.clone();
+        }
+        let read = store.read_profile(model, version).and_then(|found| match (&found, manifest) {
+            (Some(learned), Some(manifest)) if learned.version_sha256 != manifest.identity().to_string() => {
+                Err("the learned profile is for other files than those of this version; learn it again".to_owned())
+            }
+            _ => Ok(found.map(Arc::new)),
+        });
+        match read {
+            Ok(profile) => ProfileView { mark, profile, problem: None },
+            Err(problem) => {
+                let profile = before.and_then(|before| before.profile.clone());
+                ProfileView { mark, profile, problem: Some(problem) }
+            }
         }
     }
 }

@@ -113,12 +113,15 @@ pub(super) async fn drift(
     }
     let wanted =
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
+    let wanted: Vec<Arc<ServedVersion>> = wanted.cloned().collect();
     let now = state.monitor.now();
-    let report = |served: &Arc<ServedVersion>| {
+    let report = move |served: &Arc<ServedVersion>| {
         let stats = served.recorder.stats(now, window);
         VersionDrift { version: served.version, baseline_rows: stats.baseline_rows, report: stats.drift }
     };
-    let versions = wanted.map(report).collect();
+    // A verdict on a thousand features takes longer than an answer of others should wait.
+    let versions = tokio::task::spawn_blocking(move || wanted.iter().map(report).collect());
+    let versions = versions.await.map_err(Error::internal)?;
     Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BYTES};
 use super::labelled_baseline::LabelledBaseline;
+use super::profile::Profile;
 use super::projection::Projection;
 use crate::feature::prediction_features;
 
@@ -47,6 +48,9 @@ pub struct Baseline {
     /// Quality of the predictions for rows whose truth is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<LabelledBaseline>,
+    /// What is usual by time of day, if the training data have times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// The principal components of several numbers, and the distribution of the reconstruction error in the training data.
@@ -163,6 +167,9 @@ impl Baseline {
             let problem = reconstruction.as_ref().and_then(Reconstruction::problem);
             problem.map_or(Ok(()), |problem| Err(format!("{section}: {problem}")))?;
         }
+        if let Some(problem) = baseline.profile.as_ref().and_then(Profile::problem) {
+            return Err(format!("profile: {problem}"));
+        }
         match baseline.labelled.as_ref().and_then(LabelledBaseline::problem) {
             Some(problem) => Err(format!("labelled: {problem}")),
             None => Ok(baseline),
@@ -180,6 +187,19 @@ impl Reconstruction {
 }
 
 impl FeatureBaseline {
+    /// A feature with these bins, in which no row is counted yet.
+    pub(super) fn without_rows(name: &str, bins: Bins) -> FeatureBaseline {
+        FeatureBaseline {
+            name: name.to_owned(),
+            counts: vec![0; bins.len()],
+            bins,
+            missing: 0,
+            other: 0,
+            rare: None,
+            summary: None,
+        }
+    }
+
     /// The counts of all bins: of its own bins, of rare, missing and other values.
     pub fn all_counts(&self) -> Vec<u64> {
         let rare = self.rare.iter().map(|rare| rare.count);

@@ -1,12 +1,16 @@
 //! Makes a baseline: chooses the bins from a sample of the training data, and counts all rows in them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::baseline::{Baseline, FORMAT, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 use super::bins::{Bins, MAX_RARE_TEXTS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
+use super::hourly_counters::{HourlyCounters, in_watched_bins};
+use super::monitored_features::MonitoringSpec;
 use super::principal_components::{Fitted, VectorSample};
 use super::quantile_edges::{quantile, quantile_edges};
 use super::repeated_rows::EqualRows;
+use crate::config::MonitoringConfig;
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber};
 
 /// Quantiles in the summary of a numeric feature, by name.
@@ -198,7 +202,39 @@ impl BaselineBuilder {
             reconstruction: self.reconstruction,
             embedding: self.embedding,
             labelled: None,
+            profile: None,
         }
+    }
+
+    /// Creates counters of rows by hour, in the bins of this baseline.
+    pub fn by_hour(&self, settings: MonitoringConfig, zone: &str) -> Result<HourlyCounters, String> {
+        let numbers = self.schema.numbers.iter().zip(&self.numbers);
+        let texts = self.schema.texts.iter().zip(&self.texts);
+        let observed = PredictionNumber::ALL.into_iter().zip(&self.observed);
+        let features = numbers.map(|(name, of)| of.unfinished(name)).chain(texts.map(|(name, of)| of.unfinished(name)));
+        let predictions = observed.map(|(number, of)| of.unfinished(number.name()));
+        let baseline = Baseline {
+            format: FORMAT,
+            rows: 0,
+            sampled_rows: self.sampled_rows,
+            repeated_pairs: None,
+            features: features.collect(),
+            predictions: [self.class.unfinished(PREDICTED_CLASS)].into_iter().chain(predictions).collect(),
+            reconstruction: None,
+            embedding: None,
+            labelled: None,
+            profile: None,
+        };
+        let (schema, classes) = (self.schema.clone(), self.classes.clone());
+        let spec = MonitoringSpec { schema, classes, baseline: Some(Arc::new(baseline)), settings, steps: Vec::new() };
+        HourlyCounters::with_spec(spec, zone)
+    }
+
+    /// Returns the baseline of all counted rows, with the profile of the rows that were counted by hour.
+    pub fn finish_with_profile(self, by_hour: &HourlyCounters) -> Baseline {
+        let mut baseline = self.finish();
+        baseline.profile = Some(in_watched_bins(by_hour.finish(None), &baseline));
+        baseline
     }
 }
 
@@ -227,6 +263,12 @@ impl CountedNumber {
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
         }
+    }
+
+    /// The feature with its bins only.
+    fn unfinished(&self, name: &str) -> FeatureBaseline {
+        let bins = Bins::Number { edges: self.edges.clone() };
+        FeatureBaseline::without_rows(name, bins)
     }
 
     fn count(&mut self, value: f64) {
@@ -276,6 +318,11 @@ impl CountedText {
         values.sort();
         let bins = TextBins::new(&values, None);
         CountedText { counts: vec![0; bins.slots()], bins, values, rare: BTreeMap::new(), keeps_rare }
+    }
+
+    /// The feature with its bins only.
+    fn unfinished(&self, name: &str) -> FeatureBaseline {
+        FeatureBaseline::without_rows(name, Bins::Text { values: self.values.clone() })
     }
 
     fn count(&mut self, value: Option<&str>) {

@@ -3,23 +3,24 @@
 //! Recording is a few loads and stores per value, into the thread's own cells, for several requests at a time. Drift is
 //! computed only when it is read.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::accuracy_estimate::{AccuracyEstimator, EstimatedAccuracy, ExpectedSums};
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
 use super::cells::{Buckets, Counter, Counters, Histogram};
-use super::drift::MIN_VALUES;
 use super::drift_reading::DriftReading;
-use super::drift_verdict::{DAY, DriftVerdict, HOURS, SeasonalWindow, VerdictWindows, WEEK};
+use super::drift_verdict::{DriftVerdict, WEEK};
 use super::drift_window::DriftWindow;
 use super::history::{History, Moment};
 use super::metric_family::{Declarations, counter, histogram};
-use super::monitored_features::{MonitoredFeatures, MonitoringSpec};
+use super::monitored_features::{MonitoredFeature, MonitoredFeatures, MonitoringSpec};
 use super::repeated_rows::RecentRows;
 use super::shards::{LocalShard, PerThread, Shards};
 use super::text::Series;
+use super::usual_by_hour::{UsualByHour, WallClock};
 use crate::feature::{Certainty, Features, Observation};
 
 /// Interval at which the counts of the last hours are stored, for short windows.
@@ -27,14 +28,11 @@ const INTERVAL: Duration = Duration::from_secs(300);
 /// Maximum length of a window that begins at an interval. Longer windows begin at an hour.
 const SHORT_WINDOW: Duration = Duration::from_secs(2 * 3_600);
 /// Interval at which the counts of the last days are stored.
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 /// Maximum length of a window in which drift is measured: a week.
 pub const MAX_WINDOW: Duration = WEEK;
 /// Time for which counts are stored, so that the same hours one week earlier are known.
 const STORED: Duration = Duration::from_secs(8 * 86_400);
-
-/// Maximum age of a verdict in `/metrics`. It takes several windows, so it is not made for every scrape.
-const VERDICT_AGE: Duration = Duration::from_secs(15);
 
 /// Counts of the inputs and predictions of one version.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ pub(super) struct DriftCounters {
     low_confidence: f32,
     /// Calibration of the confidence, if the baseline has it.
     estimator: Option<AccuracyEstimator>,
-    monitored: MonitoredFeatures,
+    pub(super) monitored: MonitoredFeatures,
     pending: PerThread<Pending>,
     /// The rows of the last hour, if repeated rows are counted once.
     recent_rows: Option<RecentRows>,
@@ -55,9 +53,13 @@ pub(super) struct DriftCounters {
     /// Counts every five minutes, for short windows.
     recent: History<u64>,
     /// Counts every hour, for long windows.
-    days: History<u64>,
+    pub(super) days: History<u64>,
     /// The verdict that `/metrics` showed last, and its time.
-    verdict: Mutex<Option<(Duration, DriftVerdict)>>,
+    pub(super) latest_verdict: Mutex<Option<(Duration, DriftVerdict)>>,
+    /// What is usual by time of day, if it is known.
+    pub(super) usual: Mutex<Option<Arc<UsualByHour>>>,
+    /// The time of day at the beginning of the monitor's time.
+    pub(super) wall_clock: WallClock,
     /// Indexes of the features whose drift `/metrics` showed last.
     pub(super) shown: Mutex<Vec<usize>>,
 }
@@ -229,6 +231,8 @@ impl DriftCounters {
         let mut layout = layout.aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
         let baseline = spec.baseline.as_deref();
+        let profile = baseline.and_then(|baseline| baseline.profile.as_ref());
+        let usual = profile.and_then(|profile| UsualByHour::of(profile, None, &monitored.all)).map(Arc::new);
         let repeated_pairs = spec.baseline.as_ref().and_then(|baseline| baseline.repeated_pairs);
         DriftCounters {
             low_confidence: spec.settings.low_confidence,
@@ -244,7 +248,9 @@ impl DriftCounters {
             monitored,
             recent: History::new(born, INTERVAL, SHORT_WINDOW),
             days: History::new(born, HOUR, STORED),
-            verdict: Mutex::default(),
+            latest_verdict: Mutex::default(),
+            usual: Mutex::new(usual),
+            wall_clock: WallClock::default(),
             shown: Mutex::default(),
         }
     }
@@ -336,7 +342,8 @@ impl DriftCounters {
     }
 
     /// Stores the counts at regular intervals.
-    pub(super) fn tick(&self, now: Duration) {
+    pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
+        self.wall_clock.set(now, clock);
         let counts = || {
             self.settle();
             self.cells.sums().into()
@@ -350,6 +357,25 @@ impl DriftCounters {
     }
 
     // ===== reading =====
+
+    /// Number of instances that are counted in the bins.
+    pub(super) fn counted_rows(&self) -> u64 {
+        self.settle();
+        self.cells.sum(self.counted)
+    }
+
+    /// The features and parts of predictions with a baseline, in order.
+    pub(super) fn features(&self) -> &[MonitoredFeature] {
+        &self.monitored.all
+    }
+
+    /// Returns the counts per bin of all features and parts of predictions, in order.
+    pub(super) fn counts_of_features(&self) -> Vec<Vec<u64>> {
+        self.settle();
+        let sums = self.cells.sums();
+        let of = |feature: &MonitoredFeature| feature.counters.iter().map(|counter| sums[counter.cell()]).collect();
+        self.monitored.all.iter().map(of).collect()
+    }
 
     /// Number of predictions since the version was loaded.
     pub(super) fn predictions(&self) -> u64 {
@@ -426,56 +452,22 @@ impl DriftCounters {
         let counted_at = |moment: &Moment<u64>| moment.counts.as_ref().map_or(0, |counts| counts[self.counted.cell()]);
         let last = self.cells.sum(self.counted);
         let is_enough = |begin: &Moment<u64>| last.wrapping_sub(counted_at(begin)) >= rows;
-        let history = |length| if length > SHORT_WINDOW { &self.days } else { &self.recent };
-        let longest = MAX_WINDOW.min(self.days.length(now));
+        let known = self.days.length(now);
+        // Until two hours are known, all of them are in the short slices, too.
+        let history = |length: Duration| if length.min(known) > SHORT_WINDOW { &self.days } else { &self.recent };
+        let longest = MAX_WINDOW.min(known);
         while length < longest && !is_enough(&history(length).begin(now, length)) {
             length += HOUR;
         }
         let marks = history(length).since(now, length);
         // Summed last, so that no mark has counts that are not in the sums.
         let end = Moment { at: now, counts: Some(self.cells.sums().into()) };
+        self.reading(end, marks)
+    }
+
+    /// Returns the reading of a window with this end, and these moments from its beginning on.
+    pub(super) fn reading(&self, end: Moment<u64>, marks: Vec<Moment<u64>>) -> DriftReading {
         DriftReading::new(&self.monitored.all, HANDLES.rows, end, marks)
-    }
-
-    /// Reads the drift within a window of this length that ended a week ago. Counts were stored every hour, so the window
-    /// is extended to whole hours at both ends.
-    fn read_week_ago(&self, now: Duration, length: Duration) -> DriftReading {
-        let end = self.days.begin(now, WEEK - HOUR);
-        let marks = self.days.since(end.at, length + HOUR);
-        DriftReading::new(&self.monitored.all, HANDLES.rows, end, marks)
-    }
-
-    /// Makes a verdict. `recent` is the window in which shares count at once.
-    pub(super) fn new_verdict(&self, now: Duration, recent: DriftWindow) -> DriftVerdict {
-        let known = self.days.length(now);
-        let seasonal = |window: DriftWindow| {
-            let reading = self.read(now, window);
-            let is_known = known >= WEEK + reading.window;
-            let week_ago = is_known.then(|| self.read_week_ago(now, reading.window));
-            // A few requests say nothing about what is usual at this hour.
-            let week_ago = week_ago.filter(|week_ago| week_ago.rows >= MIN_VALUES);
-            SeasonalWindow { now: reading, week_ago }
-        };
-        let days = known.min(WEEK).as_secs() / DAY.as_secs();
-        let windows = VerdictWindows {
-            recent: seasonal(recent),
-            hours: seasonal(DriftWindow { length: HOURS, rows: recent.rows }),
-            days: (days > 0).then(|| self.read(now, Duration::from_secs(days * DAY.as_secs()).into())),
-        };
-        windows.verdict()
-    }
-
-    /// Returns the latest verdict, which is renewed after 15 seconds.
-    pub(super) fn verdict(&self, now: Duration, recent: DriftWindow) -> DriftVerdict {
-        let mut latest = self.verdict.lock();
-        match &*latest {
-            Some((made, verdict)) if now < *made + VERDICT_AGE => verdict.clone(),
-            _ => {
-                let verdict = self.new_verdict(now, recent);
-                *latest = Some((now, verdict.clone()));
-                verdict
-            }
-        }
     }
 
     /// Names of the features that are not monitored.

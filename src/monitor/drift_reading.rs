@@ -27,6 +27,7 @@ pub(super) struct DriftReading {
 #[derive(Debug)]
 struct Counts {
     end: Arc<[u64]>,
+    ends_at: Duration,
     /// The beginning, and the moments within the window.
     marks: Vec<Moment<u64>>,
 }
@@ -60,7 +61,7 @@ impl DriftReading {
     ) -> DriftReading {
         let begin = marks.first().map_or(end.at, |begin| begin.at);
         let window = end.at.saturating_sub(begin);
-        let counts = Counts { end: end.counts.unwrap_or_default(), marks };
+        let counts = Counts { ends_at: end.at, end: end.counts.unwrap_or_default(), marks };
         let rows = counts.within_window(rows);
         let compare =
             |feature: &MonitoredFeature| feature.reference.compare(&WindowCounts::new(counts.slices(feature)));
@@ -87,6 +88,18 @@ impl DriftReading {
         comparisons
     }
 
+    /// The beginning and the end of each slice of the window.
+    pub(super) fn spans(&self) -> Vec<(Duration, Duration)> {
+        let moments = self.counts.marks.iter().map(|mark| mark.at).chain([self.counts.ends_at]);
+        let moments: Vec<Duration> = moments.collect();
+        moments.windows(2).map(|pair| (pair[0], pair[1])).collect()
+    }
+
+    /// The counts per bin of a feature in each slice of the window.
+    pub(super) fn slices(&self, feature: &MonitoredFeature) -> Vec<Vec<u64>> {
+        self.counts.slices(feature)
+    }
+
     /// The comparisons of all features and parts of predictions with the training data, in order.
     pub(super) fn comparisons(&self) -> &[Comparison] {
         &self.comparisons
@@ -94,11 +107,7 @@ impl DriftReading {
 
     /// Returns the name of a feature, or of a part of the predictions with a word that says so.
     pub(super) fn title(&self, index: usize) -> Option<String> {
-        let MonitoredFeature { name, side, .. } = self.features.get(index)?;
-        Some(match side {
-            Side::Feature => name.clone(),
-            Side::Prediction => format!("prediction {name}"),
-        })
+        Some(self.features.get(index)?.title())
     }
 
     /// All features and parts of predictions with a baseline, in order.

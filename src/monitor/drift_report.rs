@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Comparison, Drift, DriftStatus, ShareDrift, number_or_null};
 use super::drift_reading::{DriftReading, ReadFeature};
 use super::drift_verdict::DriftVerdict;
+use super::usual_by_hour::ProfileInUse;
 use super::watched_bins::Side;
 
 /// Drift of a version's features and predictions in a window from their baselines.
@@ -15,6 +16,9 @@ pub struct DriftReport {
     pub status: DriftStatus,
     /// The verdict on the model, for alerts. It does not depend on the window of this report.
     pub verdict: DriftVerdict,
+    /// What is usual by time of day, which the verdict is made with; absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInUse>,
     /// Length of the window, in seconds.
     pub window_s: f64,
     /// Number of instances that were answered within the window.
@@ -65,7 +69,11 @@ pub struct BinDrift {
 // ===== impl DriftReport =====
 
 impl DriftReport {
-    pub(super) fn new(reading: &DriftReading, verdict: DriftVerdict, not_watched: &[String]) -> DriftReport {
+    pub(super) fn new(
+        reading: &DriftReading,
+        (verdict, profile): (DriftVerdict, Option<ProfileInUse>),
+        not_watched: &[String],
+    ) -> DriftReport {
         let of_side = |side: Side| {
             let all = reading.all().filter(|read| read.feature.side == side);
             let mut found: Vec<(FeatureDrift, f64)> =
@@ -81,6 +89,7 @@ impl DriftReport {
         DriftReport {
             status: reading.all().map(|read| read.comparison.status).max().unwrap_or(DriftStatus::NotEnoughData),
             verdict,
+            profile,
             window_s: reading.window.as_secs_f64(),
             rows: reading.rows,
             features: of_side(Side::Feature),

@@ -13,6 +13,10 @@
 //! A difference that is in only a part of its window does not count.
 //!
 //! Until a week is known, nothing is known of weekends: then a difference of distributions is a warning at most.
+//!
+//! If a profile says what is usual at this hour, it is used instead of the training data, where it has enough rows: in 1,
+//! a share counts only if it is also larger than usual; in 2 and 3, distributions are compared with what is usual at the
+//! hours of the window, and from the first hour on.
 
 use std::time::Duration;
 
@@ -24,7 +28,8 @@ use super::drift_reading::DriftReading;
 
 /// Length of the window that is compared with the same hours one week earlier.
 pub(super) const HOURS: Duration = Duration::from_secs(6 * 3_600);
-/// A day, and a week.
+/// An hour, a day, and a week.
+const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 pub(super) const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// Maximum number of features that a verdict names.
@@ -51,7 +56,9 @@ pub enum VerdictReason {
     Shares,
     /// The last hours differ from the training data and from the same hours one week earlier.
     SinceLastWeek,
-    /// The last whole days differ from the training data.
+    /// The last hours differ from what the profile says is usual at these hours.
+    TimeOfDay,
+    /// The last whole days differ from the training data, or from what the profile says is usual.
     WholeDays,
     /// The recent window differs from the training data. Less than a day of history is known, so it may be the time of
     /// day.
@@ -65,13 +72,24 @@ pub(super) struct VerdictWindows {
     /// The last hours.
     pub(super) hours: SeasonalWindow,
     /// The last whole days, if at least one is known.
-    pub(super) days: Option<DriftReading>,
+    pub(super) days: Option<DaysWindow>,
 }
 
 /// A window, and the same window one week earlier, if it is known.
 pub(super) struct SeasonalWindow {
     pub(super) now: DriftReading,
     pub(super) week_ago: Option<DriftReading>,
+    /// Comparison of each feature with what is usual at these hours, if it is known.
+    pub(super) usual: Vec<Option<Comparison>>,
+}
+
+/// A window of whole days.
+pub(super) struct DaysWindow {
+    pub(super) now: DriftReading,
+    /// Comparison of each feature with what is usual on these days, if it is known.
+    pub(super) usual: Vec<Option<Comparison>>,
+    /// True if the time of day is distinguished in what is usual.
+    pub(super) knows_hours: bool,
 }
 
 impl Default for DriftVerdict {
@@ -86,6 +104,7 @@ impl VerdictReason {
         match self {
             VerdictReason::Shares => "shares",
             VerdictReason::SinceLastWeek => "since_last_week",
+            VerdictReason::TimeOfDay => "time_of_day",
             VerdictReason::WholeDays => "whole_days",
             VerdictReason::RecentWindow => "recent_window",
         }
@@ -99,12 +118,15 @@ impl VerdictWindows {
     /// Returns the verdict.
     pub(super) fn verdict(&self) -> DriftVerdict {
         let mut all = vec![(VerdictReason::Shares, self.recent.shares())];
+        if self.hours.usual.iter().any(Option::is_some) {
+            all.push((VerdictReason::TimeOfDay, self.hours.at_this_time()));
+        }
         if self.hours.week_ago.is_some() {
             all.push((VerdictReason::SinceLastWeek, self.hours.since_last_week()));
         }
         all.push(match &self.days {
             Some(days) => (VerdictReason::WholeDays, self.whole_days(days)),
-            None => (VerdictReason::RecentWindow, each(self.recent.now.comparisons(), warning)),
+            None => (VerdictReason::RecentWindow, self.recent_window()),
         });
         let worst_of = |found: &Found| found.iter().map(|(status, _)| *status).max();
         let Some((reason, found)) = all.into_iter().rev().max_by_key(|(_, found)| worst_of(found)) else {
@@ -122,44 +144,98 @@ impl VerdictWindows {
     }
 
     /// Returns the differences of the last whole days that the last hours still have.
-    fn whole_days(&self, days: &DriftReading) -> Found {
-        let distribution = if days.window >= WEEK { distribution } else { warning };
-        let found = each(days.comparisons(), |found| distribution(found).max(worst_share(found)));
-        let still_there = |((status, size), now): ((DriftStatus, f64), &Comparison)| match now.status {
-            DriftStatus::Ok => (DriftStatus::Ok, size),
-            _ => (status, size),
+    fn whole_days(&self, days: &DaysWindow) -> Found {
+        let status = |(at, found): (usize, &Comparison)| {
+            let usual = days.usual.get(at).and_then(Option::as_ref);
+            // The hours of whole days are all there, but not the days of the week.
+            let knows_days = days.now.window >= WEEK || days.knows_hours && usual.is_some();
+            let reference = usual.unwrap_or(found);
+            let of_distribution = if knows_days { distribution(reference) } else { warning(reference) };
+            let status = of_distribution.max(worst_share(reference).min(worst_share(found)));
+            (status.min(self.hours.still(at)), reference.size())
         };
-        found.into_iter().zip(self.hours.now.comparisons()).map(still_there).collect()
+        days.now.comparisons().iter().enumerate().map(status).collect()
+    }
+
+    /// Returns the differences of the recent window, as long as no whole day is known.
+    fn recent_window(&self) -> Found {
+        let status = |(at, found): (usize, &Comparison)| match self.recent.usual.get(at) {
+            Some(Some(_)) => (DriftStatus::Ok, 0.0),
+            _ => (warning(found), found.size()),
+        };
+        self.recent.now.comparisons().iter().enumerate().map(status).collect()
     }
 }
 
 impl SeasonalWindow {
-    /// Returns the increases of shares that were not there one week earlier.
+    /// Returns the increases of shares that were not there one week earlier, and are not usual at this time.
     fn shares(&self) -> Found {
         let week_ago = self.week_ago.as_ref().map_or(&[][..], DriftReading::comparisons);
         let now = self.now.comparisons().iter().enumerate();
+        let of =
+            |found: &Comparison, share: &ShareDrift| found.shares.iter().find(|other| other.of == share.of).copied();
         let is_new = |at: usize, share: &ShareDrift| {
-            let before = week_ago.get(at).and_then(|found| found.shares.iter().find(|before| before.of == share.of));
+            let before = week_ago.get(at).and_then(|found| of(found, share));
             // NaN, without values one week earlier, explains nothing.
             !before.is_some_and(|before| before.increase() >= share.increase() / 2.0)
         };
         let status = |(at, found): (usize, &Comparison)| {
             let new = found.shares.iter().filter(|share| is_new(at, share) || share.status <= DriftStatus::Ok);
-            let status = new.map(|share| lasting(share.status, share.lasts)).max();
-            (status.unwrap_or(DriftStatus::Ok), found.size())
+            let usual = |share: &ShareDrift| of(self.usual.get(at)?.as_ref()?, share);
+            let status = new.map(|share| {
+                let from_usual = usual(share).map_or(DriftStatus::Drifted, |usual| lasting(usual.status, usual.lasts));
+                lasting(share.status, share.lasts).min(from_usual)
+            });
+            (status.max().unwrap_or(DriftStatus::Ok), found.size())
         };
         now.map(status).collect()
     }
 
-    /// Returns the differences of distributions from the training data that are also differences from one week earlier.
+    /// Returns the differences of distributions from what is usual at these hours, and one week earlier.
+    fn at_this_time(&self) -> Found {
+        let mut found: Found = self
+            .usual
+            .iter()
+            .map(|usual| match usual {
+                // An hour has parts, in which a difference can last.
+                Some(usual) if self.now.window >= HOUR => (distribution(usual), usual.size()),
+                Some(usual) => (warning(usual), usual.size()),
+                None => (DriftStatus::NotEnoughData, 0.0),
+            })
+            .collect();
+        self.explain_by_last_week(&mut found);
+        found
+    }
+
+    /// Returns the differences of distributions from the training data that are also differences from one week earlier, of
+    /// the features of which it is not known what is usual.
     fn since_last_week(&self) -> Found {
         let mut found = each(self.now.comparisons(), distribution);
+        for (found, _) in
+            self.usual.iter().zip(&mut found).filter_map(|(usual, found)| usual.is_some().then_some(found))
+        {
+            *found = DriftStatus::Ok;
+        }
+        self.explain_by_last_week(&mut found);
+        found
+    }
+
+    /// Lowers the differences that are not differences from one week earlier.
+    fn explain_by_last_week(&self, found: &mut Found) {
         if let Some(week_ago) = &self.week_ago {
             for ((found, _), from_week_ago) in found.iter_mut().zip(self.now.against(week_ago)) {
                 *found = (*found).min(distribution(&from_week_ago));
             }
         }
-        found
+    }
+
+    /// Returns the status that a longer difference of a feature may have: `Ok` if it has ended.
+    fn still(&self, at: usize) -> DriftStatus {
+        let usual = self.usual.get(at).and_then(Option::as_ref).map(|usual| usual.status);
+        match usual.or_else(|| self.now.comparisons().get(at).map(|now| now.status)) {
+            Some(DriftStatus::Ok) => DriftStatus::Ok,
+            _ => DriftStatus::Drifted,
+        }
     }
 }
 

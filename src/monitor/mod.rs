@@ -38,6 +38,7 @@ mod drift_verdict;
 mod drift_window;
 mod exposition;
 mod history;
+mod hourly_counters;
 mod interval;
 mod labelled_baseline;
 mod labels;
@@ -50,6 +51,7 @@ mod outcomes;
 mod overload;
 mod prediction_log_metrics;
 mod principal_components;
+mod profile;
 mod projection;
 mod quantile_edges;
 mod quantiles;
@@ -62,6 +64,8 @@ mod step_counters;
 mod text;
 mod tracing_metrics;
 mod triton_metrics;
+mod usual_by_hour;
+mod verdicts;
 mod version_metrics;
 mod version_recorder;
 mod version_stats;
@@ -78,14 +82,16 @@ pub use self::bins::Bins;
 pub use self::calibration_map::{CalibratedBin, CalibrationMap};
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{
-    BinPositions, BinRole, BinSummary, Comparison, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES,
-    Reference, Share, ShareDrift, WindowCounts, independent_share, judge,
+    BinPositions, BinRole, BinSummary, Comparison, CountsByHour, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT,
+    MIN_SLOT_VALUES, MIN_VALUES, Reference, Share, ShareDrift, SliceAtHours, WindowCounts, independent_share,
+    independent_share_at_hours, judge,
 };
 pub use self::drift_counters::MAX_WINDOW;
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
+pub use self::hourly_counters::HourlyCounters;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};
 pub use self::labels::{FeedbackResult, Outcome, RequestPart, ShedReason, Unanswered, VersionLabels};
@@ -95,6 +101,7 @@ pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
 use self::overload::OverloadWatches;
 pub use self::prediction_log_metrics::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder};
+pub use self::profile::{DayKinds, FeatureProfile, LearnedProfile, Profile, ProfileOrigin, time_zone};
 pub use self::projection::{ProjectedInput, Projection};
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
 pub use self::requests::{Delivery, RequestGuard};
@@ -102,6 +109,7 @@ pub use self::runs::Runs;
 pub use self::server_recorder::{ServerRecorder, TlsRecorder};
 pub use self::text::TEXT_FORMAT;
 pub use self::tracing_metrics::{SpanDrop, TracingRecorder};
+pub use self::usual_by_hour::ProfileInUse;
 pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
 pub use self::version_stats::{RequestStats, VersionStats};
 use crate::budget::LatencyBudget;

@@ -42,6 +42,16 @@ pub(super) struct MonitoredFeature {
     pub(super) counters: Vec<Counter>,
 }
 
+impl MonitoredFeature {
+    /// Returns the name of the feature, or of the part of the predictions with a word that says so.
+    pub(super) fn title(&self) -> String {
+        match self.side {
+            Side::Feature => self.name.clone(),
+            Side::Prediction => format!("prediction {}", self.name),
+        }
+    }
+}
+
 /// All features and parts of predictions of a version that have a baseline.
 #[derive(Debug)]
 pub(super) struct MonitoredFeatures {

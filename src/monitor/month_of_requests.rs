@@ -4,15 +4,22 @@ use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::drift::DriftStatus;
 use super::drift_verdict::{DriftVerdict, VerdictReason};
-use super::{Monitor, MonitoringSpec, Sample, VersionLabels, VersionRecorder};
+use super::{
+    Baseline, HourlyCounters, LearnedProfile, Monitor, MonitoringSpec, ProfileOrigin, Sample, VersionLabels,
+    VersionRecorder,
+};
 use crate::budget::LatencyBudget;
-use crate::config::MonitoringWindows;
+use crate::config::{MonitoringConfig, MonitoringWindows};
 use crate::feature::{FeatureSchema, Features, Observation};
 
 /// Number of steps in a day.
 const DAY: usize = 144;
+/// Number of steps in an hour.
+const HOUR: usize = DAY / 24;
 /// Length of a step, in seconds.
 const STEP: u64 = 86_400 / DAY as u64;
 /// Mean number of requests in a step: 10,000 a day are 417 an hour.
@@ -68,39 +75,114 @@ fn features(rows: &[[f32; 3]]) -> Features {
     features
 }
 
-fn recorder() -> (Monitor, Arc<VersionRecorder>) {
-    let names = ["load", "amount", "age"].map(Arc::from).to_vec();
-    let schema = FeatureSchema { numbers: names, texts: Vec::new() };
+/// What is known of a version in a simulated month.
+#[derive(Clone)]
+struct Known {
+    baseline: Arc<Baseline>,
+    learned: Option<Arc<LearnedProfile>>,
+    /// Days between restarts of the server.
+    days_up: usize,
+    /// Number of steps between two verdicts.
+    steps_per_verdict: usize,
+    /// First day with verdicts.
+    judged_from: usize,
+}
+
+fn schema() -> FeatureSchema {
+    FeatureSchema { numbers: ["load", "amount", "age"].map(Arc::from).to_vec(), texts: Vec::new() }
+}
+
+/// The time of a step of the month. The month begins on a Friday.
+fn time_of(step: usize) -> Timestamp {
+    let begin: Timestamp = "2026-05-01T00:00:00Z".parse().unwrap();
+    begin + SignedDuration::from_secs((STEP * step as u64) as i64)
+}
+
+/// The baseline of a fifth of the requests of some weeks, with their times or without.
+fn trained_on(weeks: usize, has_times: bool) -> Arc<Baseline> {
     let mut traffic = Traffic::new(1);
-    let rows: Vec<[f32; 3]> = (0..7 * DAY)
+    let rows: Vec<(usize, [f32; 3])> = (0..7 * weeks * DAY)
         .flat_map(|step| (0..Traffic::requests(step) / 5).map(move |_| step))
-        .map(|step| traffic.row(step))
+        .map(|step| (step, traffic.row(step)))
         .collect();
-    let (rows, nothing) = (features(&rows), vec![Observation::Nothing; rows.len()]);
-    let mut sample = Sample::new(schema.clone(), None);
-    sample.add(&rows, &nothing);
+    let all = features(&rows.iter().map(|(_, row)| *row).collect::<Vec<_>>());
+    let nothing = vec![Observation::Nothing; all.rows()];
+    let mut sample = Sample::new(schema(), None);
+    sample.add(&all, &nothing);
     let mut builder = sample.freeze();
-    builder.count(&rows, &nothing);
-    let baseline = Some(Arc::new(builder.finish()));
+    builder.count(&all, &nothing);
+    if !has_times {
+        return Arc::new(builder.finish());
+    }
+    let mut by_hour = builder.by_hour(MonitoringConfig::default(), "UTC").unwrap();
+    for (step, row) in rows {
+        by_hour.count(Some(time_of(step)), features(&[row]), &nothing[..1]);
+    }
+    Arc::new(builder.finish_with_profile(&by_hour))
+}
+
+/// A profile of what was really sent in some weeks, with the probe and users.
+fn learned_from(weeks: usize, baseline: &Arc<Baseline>) -> Arc<LearnedProfile> {
+    let mut traffic = Traffic::new(3);
+    let mut by_hour = HourlyCounters::new(Arc::clone(baseline), MonitoringConfig::default(), "UTC").unwrap();
+    for step in 0..7 * weeks * DAY {
+        let mut rows: Vec<[f32; 3]> = (0..Traffic::requests(step)).map(|_| traffic.of_users(step)).collect();
+        rows.extend([[0.5, 1.0, 40.0]; 30]);
+        by_hour.count(Some(time_of(step)), features(&rows), &vec![Observation::Nothing; rows.len()]);
+    }
+    let origin = ProfileOrigin {
+        since: time_of(0),
+        until: time_of(7 * weeks * DAY),
+        rows: by_hour.rows().0,
+        by: "ops".to_owned(),
+        reason: String::new(),
+        at: time_of(7 * weeks * DAY),
+    };
+    Arc::new(LearnedProfile::new("0".to_owned(), origin, by_hour.finish(None)))
+}
+
+fn recorder(known: &Known) -> (Monitor, Arc<VersionRecorder>) {
     let monitor = Monitor::new("1.31.1", MonitoringWindows::default());
     let [model, version, sha256] = ["shop", "1", "0"].map(str::to_owned);
     let labels = VersionLabels { model, version, sha256, provider: "cpu" };
-    let spec = MonitoringSpec { schema, baseline, ..MonitoringSpec::default() };
+    let baseline = Some(Arc::clone(&known.baseline));
+    let spec = MonitoringSpec { schema: schema(), baseline, ..MonitoringSpec::default() };
     let recorder = monitor.version(labels, LatencyBudget::default(), spec);
+    recorder.use_profile(known.learned.clone());
     (monitor, recorder)
 }
 
 /// Sends the requests of each step, changed by `change`, and returns the verdicts after each step.
-fn run(days: usize, mut change: impl FnMut(usize, &mut Traffic, &mut Vec<[f32; 3]>)) -> Vec<DriftVerdict> {
-    let (_monitor, recorder) = recorder();
+fn run(days: usize, change: impl FnMut(usize, &mut Traffic, &mut Vec<[f32; 3]>)) -> Vec<DriftVerdict> {
+    run_with(
+        &Known { baseline: trained_on(1, false), learned: None, days_up: days, steps_per_verdict: 1, judged_from: 0 },
+        days,
+        change,
+    )
+}
+
+fn run_with(
+    known: &Known,
+    days: usize,
+    mut change: impl FnMut(usize, &mut Traffic, &mut Vec<[f32; 3]>),
+) -> Vec<DriftVerdict> {
+    let mut server = recorder(known);
+    let mut started = 0;
     let mut traffic = Traffic::new(2);
     let step = |step: usize| {
+        if step == started + known.days_up * DAY {
+            (server, started) = (recorder(known), step);
+        }
+        let recorder = &server.1;
         let mut rows: Vec<[f32; 3]> = (0..Traffic::requests(step)).map(|_| traffic.of_users(step)).collect();
         change(step, &mut traffic, &mut rows);
         recorder.observe(features(&rows), std::iter::empty());
-        let now = Duration::from_secs(STEP * (step as u64 + 1));
-        recorder.tick(now, SystemTime::UNIX_EPOCH);
-        recorder.drift_counters.verdict(now, recorder.drift_window())
+        let now = Duration::from_secs(STEP * (step - started + 1) as u64);
+        recorder.tick(now, SystemTime::UNIX_EPOCH + time_of(step + 1).as_duration().unsigned_abs());
+        match (step + 1) % known.steps_per_verdict {
+            0 if step >= known.judged_from * DAY => recorder.drift_counters.verdict(now, recorder.drift_window()),
+            _ => DriftVerdict::default(),
+        }
     };
     (0..days * DAY).map(step).collect()
 }
@@ -165,4 +247,53 @@ fn values_out_of_range_page_at_once() {
         (&*verdicts[first].features, verdicts[first].reason),
         (&["age".to_owned()][..], Some(VerdictReason::Shares))
     );
+}
+
+/// Versions with a profile of the training data, and with a learned one; servers that start again every day, and one that
+/// does not.
+fn with_profiles(judged_from: usize) -> [Known; 3] {
+    let untimed = trained_on(1, false);
+    let learned = Some(learned_from(1, &untimed));
+    let known = |baseline: &Arc<Baseline>, learned: &Option<Arc<LearnedProfile>>, days_up: usize| Known {
+        baseline: Arc::clone(baseline),
+        learned: learned.clone(),
+        days_up,
+        steps_per_verdict: HOUR,
+        judged_from,
+    };
+    [known(&trained_on(8, true), &None, 1), known(&untimed, &learned, 1), known(&untimed, &learned, 30)]
+}
+
+/// With a profile, a month from its first hour on.
+#[test]
+fn with_a_profile_days_and_weeks_page_nobody_from_the_first_day_on() {
+    for known in with_profiles(0) {
+        let verdicts = run_with(&known, 30, probe_and_loud_client);
+        let (pages, of) = (pages(&verdicts), (known.learned.is_some(), known.days_up));
+        let first = pages.first().map(|step| (step / DAY, step % DAY / HOUR, &verdicts[*step]));
+        assert!(pages.is_empty(), "(learned, days up) {of:?}: {} pages, the first on day, hour {first:?}", pages.len());
+    }
+}
+
+/// Half a deviation is found within 5,000 rows, although the server starts again every day.
+#[test]
+fn with_a_profile_half_a_deviation_pages_in_spite_of_restarts() {
+    for known in with_profiles(19) {
+        let mut rows_sent = 0;
+        let mut rows_at = Vec::new();
+        let verdicts = run_with(&known, 21, |step, traffic, rows| {
+            if step >= 20 * DAY {
+                rows.iter_mut().for_each(|row| row[2] += 6.0);
+                rows_sent += rows.len();
+            }
+            rows_at.push(rows_sent);
+            probe_and_loud_client(step, traffic, rows);
+        });
+        let (pages, of) = (pages(&verdicts), (known.learned.is_some(), known.days_up));
+        let first =
+            pages.first().copied().unwrap_or_else(|| panic!("(learned, days up) {of:?}: {:?}", verdicts.last()));
+        assert!(first >= 20 * DAY && rows_at[first] <= 5_000, "{of:?}: {} rows", rows_at[first]);
+        let DriftVerdict { features, reason, .. } = &verdicts[first];
+        assert_eq!((&**features, *reason), (&["age".to_owned()][..], Some(VerdictReason::TimeOfDay)));
+    }
 }

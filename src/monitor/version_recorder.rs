@@ -13,6 +13,7 @@ use super::metric_family::{Family, gauge};
 use super::monitored_features::MonitoringSpec;
 use super::outcomes::{Outcomes, Predicted, Truth};
 use super::overload::RequestCounts;
+use super::profile::LearnedProfile;
 use super::quantiles::Latencies;
 use super::runs::Runs;
 use super::step_counters::StepCounters;
@@ -36,6 +37,8 @@ pub struct VersionRecorder {
     /// The steps of a chain.
     pub(super) steps: StepCounters,
     spec: MonitoringSpec,
+    /// The learned profile in use.
+    learned: Mutex<Option<Arc<LearnedProfile>>>,
     pub(super) windows: MonitoringWindows,
 }
 
@@ -132,6 +135,7 @@ impl VersionRecorder {
             drift_counters,
             steps: StepCounters::new(&spec.steps),
             spec,
+            learned: Mutex::default(),
             windows,
         }
     }
@@ -193,6 +197,19 @@ impl VersionRecorder {
         &self.spec
     }
 
+    /// Uses a learned profile by time of day instead of that of the baseline; `None` takes it back.
+    pub fn use_profile(&self, learned: Option<Arc<LearnedProfile>>) {
+        let mut used = self.learned.lock();
+        let is_same = match (&*used, &learned) {
+            (Some(used), Some(learned)) => Arc::ptr_eq(used, learned),
+            (used, learned) => used.is_none() && learned.is_none(),
+        };
+        if !is_same {
+            self.drift_counters.use_profile(learned.as_ref(), self.spec.baseline.as_deref());
+            *used = learned;
+        }
+    }
+
     /// The window over which drift is measured, if no other is asked for.
     pub(super) fn drift_window(&self) -> DriftWindow {
         let settings = &self.spec.settings;
@@ -206,7 +223,7 @@ impl VersionRecorder {
     pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
-        self.drift_counters.tick(now);
+        self.drift_counters.tick(now, clock);
     }
 
     /// Returns the counts of requests since the last call.

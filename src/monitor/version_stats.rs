@@ -66,6 +66,7 @@ impl VersionRecorder {
         let drift_window = drift_window.map_or_else(|| self.drift_window(), DriftWindow::from);
         let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
         let verdict = self.drift_counters.verdict(now, self.drift_window());
+        let profile = self.drift_counters.usual().map(|usual| usual.about.clone());
         VersionStats {
             model: self.labels().model.clone(),
             version: self.labels().version.clone(),
@@ -73,7 +74,7 @@ impl VersionRecorder {
             in_flight: self.metrics.in_flight(),
             latency,
             baseline_rows: self.baseline_rows(),
-            drift: DriftReport::new(&drift, verdict, self.drift_counters.left_out()),
+            drift: DriftReport::new(&drift, (verdict, profile), self.drift_counters.left_out()),
             outcomes: outcomes.stats,
         }
     }

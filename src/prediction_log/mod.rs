@@ -6,7 +6,7 @@
 //! - `queue.rs` passes records to a thread. `writer.rs` is the thread, which collects records and writes files. `rotation.rs` decides when a file is finished, and
 //!   which files are removed; `folder.rs` is the disk.
 //! - `columns.rs` turns records into columns, and `parquet_writer.rs` columns into a file.
-//! - `reader.rs` reads the log, and joins truths to predictions; `logged_row.rs` is a row of it.
+//! - `reader.rs` reads the log, and joins truths to predictions; `logged_row.rs` is a row of it. `rows_by_hour.rs` counts the rows by hour.
 //!
 //! The rows that wait to be written are bounded. Beyond the bound, and if the disk fails, rows are dropped and counted: a
 //! prediction never depends on its log.
@@ -22,6 +22,7 @@ mod reader;
 mod record;
 mod redaction;
 mod rotation;
+mod rows_by_hour;
 mod sampling;
 mod writer;
 

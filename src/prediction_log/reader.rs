@@ -121,8 +121,8 @@ impl LogReader {
         truths: &Truths,
         mut take: impl FnMut(&LogFile, LoggedRow<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let window = self.window;
         for file in &self.predictions {
-            let window = self.window;
             file.for_each_batch::<E>(&mut |batch| {
                 for row in 0..batch.num_rows() {
                     let Some(time) = time_at(batch, "time", row).filter(|time| window.has(*time)) else { continue };
@@ -133,6 +133,21 @@ impl LogReader {
             })?;
         }
         Ok(())
+    }
+}
+
+impl LogReader {
+    /// The window whose predictions are read.
+    pub(super) fn window(&self) -> LogWindow {
+        self.window
+    }
+
+    /// Calls `take` with each batch of predictions. Some of its rows may be outside of the window.
+    pub(super) fn for_each_batch(
+        &self,
+        take: &mut dyn FnMut(&RecordBatch) -> Result<(), SetupError>,
+    ) -> Result<(), SetupError> {
+        self.predictions.iter().try_for_each(|file| file.for_each_batch(take))
     }
 }
 

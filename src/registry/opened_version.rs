@@ -10,7 +10,7 @@ use super::findings::{Findings, FirstRows, WarmUp};
 use super::load_order::LoadOrder;
 use super::load_problem::load_problem;
 use crate::budget::{Deadline, LatencyBudget};
-use crate::config::{Isolation, ModelConfig, Threads};
+use crate::config::{Isolation, ModelConfig, MonitoringConfig, Threads};
 use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::shown;
@@ -150,6 +150,11 @@ impl OpenedVersion {
     pub(super) fn into_pipeline(self, model: crate::model::OnnxModel) -> (VerifiedVersion, Pipeline) {
         let OpenedVersion { verified, preprocessor, postprocessor, .. } = self;
         (verified, Pipeline { preprocessor, model, postprocessor })
+    }
+
+    /// Monitoring settings of `model.toml`.
+    pub fn monitoring(&self) -> &MonitoringConfig {
+        &self.config().monitoring
     }
 
     /// Returns the class names of a classifier, if they are known.

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use super::fingerprint::Fingerprint;
 use super::layout::{self, CONFIG_FILE, Found};
 use super::manifest::Manifest;
+use super::profile_file::{profile_file, read_profile};
 use super::refusal::Refusal;
 use super::store::Store;
 use crate::config::{DEPLOYMENT_FILE, DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
+use crate::monitor::LearnedProfile;
 
 /// A store of models in a folder.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ impl LocalFolder {
     }
 
     fn deployment(&self, model: &ModelName) -> PathBuf {
-        self.path.join(model.as_str()).join(DEPLOYMENT_FILE)
+        self.model(model).join(DEPLOYMENT_FILE)
     }
 
     /// Returns the folder of a version. It may not exist.
@@ -79,6 +81,14 @@ impl Store for LocalFolder {
 
     fn deployment_fingerprint(&self, model: &ModelName) -> Fingerprint {
         Fingerprint::of_file(&self.deployment(model))
+    }
+
+    fn read_profile(&self, model: &ModelName, version: Version) -> Result<Option<LearnedProfile>, String> {
+        read_profile(&self.model(model), version)
+    }
+
+    fn profile_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint {
+        Fingerprint::of_file(&profile_file(&self.model(model), version))
     }
 
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {

@@ -35,6 +35,7 @@ mod manifest;
 mod model_facts;
 mod narrow_types;
 mod onnx_file;
+mod profile_file;
 mod refusal;
 mod regular_file;
 mod signature;
@@ -57,6 +58,7 @@ pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
 };
 pub use self::model_facts::ModelFacts;
+pub use self::profile_file::{profile_file, read_profile, take_back_profile, write_profile};
 pub use self::refusal::Refusal;
 pub use self::signature::{SIGNATURE_FILE, Trust, TrustedKeys, trusted_comment};
 pub use self::store::Store;

@@ -11,6 +11,7 @@ use super::refusal::Refusal;
 use crate::config::{DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
+use crate::monitor::LearnedProfile;
 
 /// A store of models. Its calls may be slow: they are made without locks, on threads that do not serve requests.
 pub trait Store: fmt::Debug + Send + Sync {
@@ -32,6 +33,16 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Returns the fingerprint of the `deployment.toml` of a model.
     fn deployment_fingerprint(&self, model: &ModelName) -> Fingerprint;
+
+    /// Reads the learned profile of a version; `None` if there is none.
+    fn read_profile(&self, _model: &ModelName, _version: Version) -> Result<Option<LearnedProfile>, String> {
+        Ok(None)
+    }
+
+    /// Returns the fingerprint of the learned profile of a version.
+    fn profile_fingerprint(&self, _model: &ModelName, _version: Version) -> Fingerprint {
+        Fingerprint::default()
+    }
 
     /// Reads the manifest of a version.
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal>;

@@ -321,13 +321,19 @@ fn the_baselines_of_the_documentation_can_be_made() {
         }
         std::fs::write(folder.join("train.txt"), csv.replace(',', ";")).unwrap();
         std::fs::write(folder.join("held_out.csv"), &csv).unwrap();
+        let timed = |(row, line): (usize, &str)| match row {
+            0 => format!("{line},when\n"),
+            row => format!("{line},2026-11-{:02}T{:02}:00:00\n", 1 + row % 28, row % 2),
+        };
+        std::fs::write(folder.join("timed.csv"), csv.lines().enumerate().map(timed).collect::<String>()).unwrap();
         std::fs::write(folder.join("train.csv"), csv).unwrap();
     });
-    for says in ["Added version 3", "Added version 4", "It has no baseline", "Of 360 labelled rows, 9"] {
+    let profile = "It has a profile by time of day (+01:00): 2 of 48 hours have enough rows.";
+    for says in ["Added version 3", "Added version 4", "It has no baseline", "Of 360 labelled rows, 9", profile] {
         assert!(said.contains(says), "{says}: {said}");
     }
     let made = "Its baseline has 360 rows; features: all 64; predictions: class, confidence, margin, entropy.";
-    assert_eq!(said.matches(made).count(), 5, "{said}");
+    assert_eq!(said.matches(made).count(), 6, "{said}");
 }
 
 #[test]

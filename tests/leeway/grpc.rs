@@ -34,6 +34,7 @@ use tonic_prost::ProstCodec;
 use crate::chains::{TAG, texts, with_chain};
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
 use crate::harness::{PATIENCE, PLAIN, Repository, TestApp, runtime, until};
+use crate::prediction_log::{log, logging, penguins, stop};
 use crate::prometheus::even_baseline;
 
 const SERVICE: &str = "/inference.GRPCInferenceService";
@@ -1046,4 +1047,36 @@ async fn a_chain_is_called_like_a_model() {
         ..ModelInferRequest::default()
     };
     assert_eq!(client.infer(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+/// A request of columns is an instance in the prediction log, as over HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_in_the_prediction_log() {
+    let (folder, repository) = (tempfile::tempdir().unwrap(), penguins(""));
+    let app = TestApp::with(logging(repository.config(), &folder)).await;
+    let client = Client::of(&app).await;
+    let contents = |texts: &[&str], numbers: &[f32]| {
+        let bytes_contents = texts.iter().map(|text| text.as_bytes().to_vec().into()).collect();
+        Some(InferTensorContents { bytes_contents, fp32_contents: numbers.to_vec(), ..InferTensorContents::default() })
+    };
+    let island = InferInputTensor { contents: contents(&["Biscoe"], &[]), ..input("island", "BYTES", &[1]) };
+    let mass = InferInputTensor { contents: contents(&[], &[5_000.0]), ..input("body_mass_g", "FP32", &[1]) };
+    let request = ModelInferRequest {
+        model_name: "penguins".to_owned(),
+        model_version: "1".to_owned(),
+        inputs: vec![island, mass],
+        parameters: [("content".to_owned(), parameter(ParameterChoice::StringParam("pipeline".to_owned())))].into(),
+        ..ModelInferRequest::default()
+    };
+    let answer = client.infer(request).await.unwrap();
+    let ids = answer.outputs.iter().find(|output| output.name == "prediction_id").unwrap();
+    let ids = &ids.contents.as_ref().unwrap().bytes_contents;
+    let id = String::from_utf8(ids[0].to_vec()).unwrap();
+    drop(client);
+    stop(app).await;
+    let rows = log(folder.path(), &["penguins"]);
+    let [row] = &*rows else { panic!("{rows:?}") };
+    assert_eq!((&row["prediction_id"], &row["version"]), (&id.into(), &1.into()));
+    assert_eq!(row["instance"]["island"], "Biscoe");
+    assert_eq!((&row["feature.island"], &row["feature.body_mass_g"]), (&"Biscoe".into(), &5_000.0.into()));
 }

@@ -83,6 +83,7 @@ mod stuck;
 mod tables;
 mod tensors;
 mod texts;
+mod time_of_day;
 mod tls;
 mod together;
 mod traces;

@@ -1,11 +1,13 @@
 //! Publishes the snapshot for new requests, and the metrics of deployments.
 
+use std::sync::Arc;
+
 use super::Deployer;
 use super::chains::unserved_chains;
 use super::state::{ModelState, State};
 use crate::api::admin::Deployment;
 use crate::identity::Version;
-use crate::monitor::DeployedShare;
+use crate::monitor::{DeployedShare, LearnedProfile};
 use crate::registry::{ServedModel, Snapshot};
 
 impl Deployer {
@@ -15,6 +17,7 @@ impl Deployer {
         for (name, served) in &models {
             if let Some(model) = state.models.get(name) {
                 self.show_shares(model, served);
+                use_profiles(model, served);
             }
         }
         for (name, problem) in unserved_chains(&models, &unserved, state) {
@@ -53,5 +56,16 @@ impl Deployer {
         };
         let shares = served.versions.keys().map(shown).collect();
         self.loader.monitor.deployments().deployed(name.as_str(), *generation, shares);
+    }
+}
+
+/// Makes the loaded versions use their learned profiles by time of day.
+fn use_profiles(model: &ModelState, served: &ServedModel) {
+    for (version, served) in &served.versions {
+        // A version whose files are gone keeps its profile.
+        let Some(found) = model.on_disk.versions.get(version) else { continue };
+        let learned = found.profile.profile.clone();
+        let is_for_version = |learned: &Arc<LearnedProfile>| learned.version_sha256 == served.sha256.to_string();
+        served.recorder.use_profile(learned.filter(is_for_version));
     }
 }

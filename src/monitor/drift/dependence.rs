@@ -11,6 +11,9 @@
 //!
 //! is about 1, and the window counts as M / max(1, φ) values.
 //!
+//! If it is known how the shares of the bins vary with the time of day, q_b is that of the hours of each slice, and a part
+//! of the window is compared with its own hours.
+//!
 //! A change *lasts* if it is in most slices of the window, and not in a few of them: at least three quarters of the
 //! slices differ by at least half as much as the whole window.
 
@@ -26,6 +29,8 @@ const MAX_UNCHANGED: f64 = 0.25;
 pub struct WindowCounts {
     slices: Vec<Vec<u64>>,
     total: Vec<u64>,
+    /// The share of each bin that is usual at the time of each slice; empty if it is the same at any time.
+    usual: Vec<Vec<f64>>,
 }
 
 impl From<&[u64]> for WindowCounts {
@@ -40,7 +45,13 @@ impl WindowCounts {
     pub fn new(slices: Vec<Vec<u64>>) -> WindowCounts {
         let bins = slices.iter().map(Vec::len).max().unwrap_or_default();
         let total = (0..bins).map(|bin| slices.iter().filter_map(|slice| slice.get(bin)).sum()).collect();
-        WindowCounts { slices, total }
+        WindowCounts { slices, total, usual: Vec::new() }
+    }
+
+    /// Creates the counts of a window whose slices are at different times of day. `usual` has the share of each bin that
+    /// is usual at the time of each slice; all shares are above 0.
+    pub fn at_hours(slices: Vec<Vec<u64>>, usual: Vec<Vec<f64>>) -> WindowCounts {
+        WindowCounts { usual, ..WindowCounts::new(slices) }
     }
 
     /// The counts of the whole window.
@@ -50,7 +61,10 @@ impl WindowCounts {
 
     /// The share of the values that counts as independent, see [`independent_share`].
     pub fn independent_share(&self) -> f64 {
-        independent_share(&self.slices)
+        match self.usual.is_empty() {
+            true => independent_share(&self.slices),
+            false => independent_share_at_hours(&self.slices, &self.usual),
+        }
     }
 
     /// The share of the values that counts as independent with regard to being in a bin or not.
@@ -59,7 +73,12 @@ impl WindowCounts {
             let within = slice.get(bin).copied().unwrap_or_default();
             vec![within, slice.iter().sum::<u64>() - within]
         };
-        independent_share(&self.slices.iter().map(of_slice).collect::<Vec<_>>())
+        let slices: Vec<Vec<u64>> = self.slices.iter().map(of_slice).collect();
+        let usual: Vec<Vec<f64>> = self.usual.iter().map(|usual| vec![usual[bin], 1.0 - usual[bin]]).collect();
+        match usual.is_empty() {
+            true => independent_share(&slices),
+            false => independent_share_at_hours(&slices, &usual),
+        }
     }
 
     /// Returns true if a change lasts. `change` measures it in the counts of a slice, so that the change of the whole is
@@ -68,45 +87,67 @@ impl WindowCounts {
     ///
     /// ```
     /// use leeway::monitor::WindowCounts;
-    /// let share = |counts: &[u64]| counts[1] as f64 / (counts[0] + counts[1]) as f64;
+    /// let share = |counts: &[f64]| counts[1] / (counts[0] + counts[1]);
     /// let lasts = |slices: &[[u64; 2]]| WindowCounts::new(slices.iter().map(|s| s.to_vec()).collect()).lasts(share);
     /// assert!(lasts(&[[95, 5], [94, 6], [96, 4], [95, 5]]));
     /// assert!(!lasts(&[[100, 0], [100, 0], [100, 0], [80, 20]]));
     /// ```
-    pub fn lasts(&self, change: impl Fn(&[u64]) -> f64) -> bool {
+    pub fn lasts(&self, change: impl Fn(&[f64]) -> f64) -> bool {
         let parts = self.parts();
         if parts.len() < MIN_SLICES {
             return true;
         }
-        let half = change(&self.total) / 2.0;
+        let total: Vec<f64> = self.total.iter().map(|count| *count as f64).collect();
+        let half = change(&total) / 2.0;
         let slices = |parts: &mut dyn Iterator<Item = &Part>| parts.map(|part| part.slices).sum::<usize>() as f64;
         let unchanged = slices(&mut parts.iter().filter(|part| change(&part.counts) < half));
         unchanged <= MAX_UNCHANGED * slices(&mut parts.iter())
     }
 
-    /// Joins slices until each part has enough values. The values of a rest that has too few are left out.
+    /// Joins slices until each part has enough values. The values of a rest that has too few are left out. What is usual
+    /// at the time of a slice is no change.
     fn parts(&self) -> Vec<Part> {
         let (mut parts, mut next) = (Vec::new(), Part::empty(self.total.len()));
-        for slice in &self.slices {
+        let usual_in_window = self.usual_in_window();
+        for (index, slice) in self.slices.iter().enumerate() {
+            let values = slice.iter().sum::<u64>();
             next.slices += 1;
-            next.counts.iter_mut().zip(slice).for_each(|(sum, count)| *sum += count);
-            if next.counts.iter().sum::<u64>() >= MIN_SLICE {
+            next.values += values;
+            next.counts.iter_mut().zip(slice).for_each(|(sum, count)| *sum += *count as f64);
+            if let Some(usual) = self.usual.get(index) {
+                let unusual = usual.iter().zip(&usual_in_window).map(|(usual, mean)| (usual - mean) * values as f64);
+                next.counts.iter_mut().zip(unusual).for_each(|(sum, unusual)| *sum -= unusual);
+            }
+            if next.values >= MIN_SLICE {
                 parts.push(std::mem::replace(&mut next, Part::empty(self.total.len())));
             }
         }
         parts
+    }
+
+    /// The mean of the usual shares over all values of the window.
+    pub(super) fn usual_in_window(&self) -> Vec<f64> {
+        let values = |slice: &Vec<u64>| slice.iter().sum::<u64>() as f64;
+        let all = self.slices.iter().map(values).sum::<f64>().max(1.0);
+        let of_bin = |bin: usize| {
+            let slices = self.slices.iter().zip(&self.usual);
+            slices.map(|(slice, usual)| values(slice) * usual[bin]).sum::<f64>() / all
+        };
+        let bins = self.usual.first().map_or(0, Vec::len);
+        (0..bins).map(of_bin).collect()
     }
 }
 
 /// Some slices after each other, and the sum of their counts.
 struct Part {
     slices: usize,
-    counts: Vec<u64>,
+    values: u64,
+    counts: Vec<f64>,
 }
 
 impl Part {
     fn empty(bins: usize) -> Part {
-        Part { slices: 0, counts: vec![0; bins] }
+        Part { slices: 0, values: 0, counts: vec![0.0; bins] }
     }
 }
 
@@ -121,6 +162,12 @@ impl Part {
 /// assert_eq!(independent_share(&[vec![5, 95]]), 1.0);
 /// ```
 pub fn independent_share(slices: &[Vec<u64>]) -> f64 {
+    let (statistic, freedom) = dispersion(slices);
+    if freedom == 0 { 1.0 } else { 1.0 / (statistic / freedom as f64).max(1.0) }
+}
+
+/// Returns the sum of squares of the dispersion of slices, and its degrees of freedom: φ is their quotient.
+pub(in crate::monitor) fn dispersion(slices: &[Vec<u64>]) -> (f64, usize) {
     let slices: Vec<(&Vec<u64>, f64)> = slices
         .iter()
         .map(|slice| (slice, slice.iter().sum::<u64>() as f64))
@@ -141,6 +188,40 @@ pub fn independent_share(slices: &[Vec<u64>]) -> f64 {
         statistic += squares / (in_bin / all) - in_bin;
     }
     let freedom = slices.len().saturating_sub(1) * filled.saturating_sub(1);
+    (statistic, freedom)
+}
+
+/// Returns the share of a window's values that count as independent, from slices with different usual shares.
+///
+/// If a shift changes the odds of each bin by the same factor at any time, the share of a bin in slice s is proportional to
+/// u_sb · q_b / ū_b, where u_sb is its usual share in the slice, ū_b that in the window, and q_b its share in the window.
+///
+/// ```
+/// use leeway::monitor::independent_share_at_hours;
+/// // The second bin is usual at the second hour.
+/// let usual = [vec![0.9, 0.1], vec![0.1, 0.9]];
+/// assert_eq!(independent_share_at_hours(&[vec![90, 10], vec![10, 90]], &usual), 1.0);
+/// assert!(independent_share_at_hours(&[vec![10, 90], vec![90, 10]], &usual) < 0.01);
+/// ```
+pub fn independent_share_at_hours(slices: &[Vec<u64>], usual: &[Vec<f64>]) -> f64 {
+    let window = WindowCounts::at_hours(slices.to_vec(), usual.to_vec());
+    let (all, mean) = (window.total.iter().sum::<u64>() as f64, window.usual_in_window());
+    let ratio = |bin: usize| window.total[bin] as f64 / all / mean[bin];
+    let (mut statistic, mut filled_slices) = (0.0, 0usize);
+    for (slice, usual) in slices.iter().zip(usual) {
+        let values = slice.iter().sum::<u64>() as f64;
+        let expected: Vec<f64> = usual.iter().enumerate().map(|(bin, usual)| usual * ratio(bin)).collect();
+        let sum: f64 = expected.iter().sum();
+        if values == 0.0 || sum == 0.0 {
+            continue;
+        }
+        filled_slices += 1;
+        let expected = expected.iter().map(|share| values * share / sum);
+        let squares = slice.iter().zip(expected).filter(|(_, expected)| *expected > 0.0);
+        statistic += squares.map(|(count, expected)| (*count as f64 - expected).powi(2) / expected).sum::<f64>();
+    }
+    let filled = window.total.iter().filter(|count| **count > 0).count();
+    let freedom = filled_slices.saturating_sub(1) * filled.saturating_sub(1);
     if freedom == 0 { 1.0 } else { 1.0 / (statistic / freedom as f64).max(1.0) }
 }
 

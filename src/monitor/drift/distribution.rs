@@ -193,10 +193,10 @@ pub(super) fn direction(baseline: &[u64], window: &[u64]) -> Direction {
 impl Direction {
     /// Returns the difference of a part of the window in this direction, Σ (c_b/M − p_b) · ln(q_b / p_b). That of the
     /// whole window is its PSI, without the half that is added to its counts.
-    pub(super) fn of(&self, part: &[u64]) -> f64 {
-        let values = part.iter().sum::<u64>().max(1) as f64;
+    pub(super) fn of(&self, part: &[f64]) -> f64 {
+        let values = part.iter().sum::<f64>().max(1.0);
         let bins = self.baseline.iter().zip(&self.weights).zip(part);
-        bins.map(|((p, weight), count)| (*count as f64 / values - p) * weight).sum()
+        bins.map(|((p, weight), count)| (count / values - p) * weight).sum()
     }
 }
 

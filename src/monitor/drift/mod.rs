@@ -8,10 +8,12 @@
 //!   value of the training data. Each share has a test of its own, so its verdict does not depend on the size of the
 //!   baseline.
 //!
-//! `reference.rs` compares a feature with its training data, `dependence.rs` estimates how many of a window's values are independent of each other.
+//! `reference.rs` compares a feature with its training data, `by_hour.rs` with what is usual at the time of day, and
+//! `dependence.rs` estimates how many of a window's values are independent of each other.
 //! `judge.rs` turns the comparisons of all features of a model into verdicts, with one rate of false alarms for the
 //! model.
 
+mod by_hour;
 mod dependence;
 mod distribution;
 mod judge;
@@ -20,7 +22,9 @@ mod reference;
 mod shares;
 mod status;
 
-pub use self::dependence::{WindowCounts, independent_share};
+pub use self::by_hour::{CountsByHour, MIN_SLOT_VALUES, SliceAtHours};
+pub(super) use self::dependence::dispersion;
+pub use self::dependence::{WindowCounts, independent_share, independent_share_at_hours};
 pub use self::distribution::Drift;
 pub(super) use self::distribution::smoothed;
 pub use self::judge::{FALSE_ALARM_RATE, MIN_INDEPENDENT, MIN_VALUES, judge};

@@ -48,16 +48,13 @@ impl Reference {
     /// [`DriftStatus::NotEnoughData`] until `judge` has seen all features of the model.
     pub fn compare(&self, slices: &WindowCounts) -> Comparison {
         let (window, independent) = (slices.total(), slices.independent_share());
-        let compared = |counts: &[u64]| -> Vec<u64> {
-            let all = self.roles.iter().zip(counts);
-            all.filter(|(role, _)| **role == BinRole::Compared).map(|(_, count)| *count).collect()
-        };
+        let compared = |counts: &[u64]| self.compared(counts);
         let mut drift = Drift::between_dependent(&compared(&self.counts), &compared(window), independent);
         if let Some(positions) = &self.positions {
             drift.add_ordered(positions, &compared(&self.counts), &compared(window), independent);
         }
         let towards = direction(&compared(&self.counts), &compared(window));
-        drift.lasts = slices.lasts(|slice| towards.of(&compared(slice)));
+        drift.lasts = slices.lasts(|slice| towards.of(&self.compared(slice)));
         let (of_baseline, of_window) = (self.counts.iter().sum(), window.iter().sum());
         let bins = self.roles.iter().zip(self.counts.iter().zip(window)).enumerate();
         let shares = bins.filter_map(|(at, (role, (before, now)))| {
@@ -66,7 +63,7 @@ impl Reference {
             Some((at, ShareDrift::between(share, (*before, of_baseline), (*now, of_window), independent)))
         });
         let lasting = |(at, share): (usize, ShareDrift)| {
-            let increase = |slice: &[u64]| slice[at] as f64 / slice.iter().sum::<u64>() as f64 - share.baseline_share;
+            let increase = |slice: &[f64]| slice[at] / slice.iter().sum::<f64>() - share.baseline_share;
             ShareDrift { lasts: slices.lasts(increase), ..share }
         };
         Comparison {
@@ -76,6 +73,12 @@ impl Reference {
             values: of_window,
             independent,
         }
+    }
+
+    /// Returns the counts of the compared bins.
+    fn compared<T: Copy>(&self, counts: &[T]) -> Vec<T> {
+        let all = self.roles.iter().zip(counts);
+        all.filter(|(role, _)| **role == BinRole::Compared).map(|(_, count)| *count).collect()
     }
 }
 
