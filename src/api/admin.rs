@@ -13,7 +13,7 @@ use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
 use crate::model::BatchingStatus;
-use crate::monitor::DriftReport;
+use crate::monitor::{DriftCounts, DriftReport};
 use crate::pipeline::Object;
 use crate::registry::LoadStep;
 use crate::repository::Manifest;
@@ -394,6 +394,30 @@ pub struct VersionDrift {
     /// Comparison of the version's window with its baseline.
     #[serde(flatten)]
     pub report: DriftReport,
+}
+
+/// Counts of the loaded versions of a model, from which the drift of a fleet is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelDriftCounts {
+    /// The model.
+    pub model: ModelName,
+    /// True if monitoring is on.
+    pub enabled: bool,
+    /// Loaded versions of the model, the newest first.
+    pub versions: Vec<VersionDriftCounts>,
+}
+
+/// Counts of a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VersionDriftCounts {
+    /// Number of the version.
+    pub version: Version,
+    /// Number of rows of training data in the version's baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_rows: Option<u64>,
+    /// The counts of the version's window.
+    #[serde(flatten)]
+    pub counts: DriftCounts,
 }
 
 /// Query parameters of a request for the drift of a model.

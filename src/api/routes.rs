@@ -266,6 +266,8 @@ endpoints! {
         ModelSchema = Get "/admin/v1/models/{model}/schema",
         /// Drift of a model's versions.
         Drift = Get "/admin/v1/models/{model}/drift",
+        /// The counts that drift is measured on, to be added to those of other servers.
+        DriftCounts = Get "/admin/v1/models/{model}/drift/counts",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
         /// Sets the traffic split of a model.

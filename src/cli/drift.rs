@@ -1,14 +1,17 @@
 //! `leeway drift`: shows the distance of the last requests from the training data.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
+use super::answer::Answer;
 use super::drift_change::change;
-use super::servers::ServerArgs;
+use super::servers::{ServerArgs, Servers};
 use super::table_cells::{align_right, cell, seconds, table, text_of, words};
-use crate::api::admin::{ModelDrift, VersionDrift};
+use crate::api::admin::{ModelDrift, ModelDriftCounts, VersionDrift, VersionDriftCounts};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{DayKinds, Drift, DriftVerdict, FeatureDrift, ProfileInUse, ProfileOrigin, VerdictReason};
 
@@ -28,6 +31,10 @@ pub(super) struct DriftArgs {
     /// Show the distributions of one feature, or of one part of the predictions, in the baseline and in the window
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
+
+    /// Measure the drift of all servers together: their counts are added
+    #[arg(long)]
+    fleet: bool,
 
     /// Show all features, not only those that drift most
     #[arg(long)]
@@ -63,11 +70,15 @@ const WORST: usize = 10;
 const BAR: f64 = 15.0;
 
 pub(super) fn run(args: DriftArgs) -> Result<()> {
-    let DriftArgs { model, version, window, feature, all, server } = args;
+    let DriftArgs { model, version, window, feature, fleet, all, server } = args;
     let version = version.map(|version| format!("version={version}"));
     let window = window.map(|seconds| format!("window_s={seconds}"));
     let query: Vec<String> = version.into_iter().chain(window).collect();
-    let answer = server.connection.servers()?.get(&format!("/models/{model}/drift?{}", query.join("&")))?;
+    let (servers, query) = (server.connection.servers()?, query.join("&"));
+    let answer = match fleet {
+        true => Answer::of(&drift_of_fleet(&servers, &model, &query)?)?,
+        false => servers.get(&format!("/models/{model}/drift?{query}"))?,
+    };
     answer.show(server.json, |out, ModelDrift { enabled, versions, .. }| {
         if !enabled {
             writeln!(out, "nothing is watched: monitoring.enabled is false")?;
@@ -81,6 +92,33 @@ pub(super) fn run(args: DriftArgs) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Asks all servers for their counts, and returns the drift of the sums.
+fn drift_of_fleet(servers: &Servers, model: &ModelName, query: &str) -> Result<ModelDrift> {
+    let mut sums: BTreeMap<Version, VersionDriftCounts> = BTreeMap::new();
+    let mut enabled = false;
+    for client in servers.all() {
+        let counted: ModelDriftCounts = client.get(&format!("/models/{model}/drift/counts?{query}"))?.parsed()?;
+        enabled |= counted.enabled;
+        for version in counted.versions {
+            match sums.entry(version.version) {
+                Entry::Vacant(entry) => drop(entry.insert(version)),
+                Entry::Occupied(mut entry) => {
+                    let added = entry.get_mut().counts.add(&version.counts);
+                    added.map_err(|problem| {
+                        anyhow!("{}: {model} version {} has other files: {problem}", client.address(), version.version)
+                    })?;
+                }
+            }
+        }
+    }
+    let report = |VersionDriftCounts { version, baseline_rows, counts }: VersionDriftCounts| VersionDrift {
+        version,
+        baseline_rows,
+        report: counts.report(),
+    };
+    Ok(ModelDrift { model: model.clone(), enabled, versions: sums.into_values().rev().map(report).collect() })
 }
 
 fn write_head(out: &mut dyn Write, model: &ModelName, drift: &VersionDrift) -> Result<()> {

@@ -14,12 +14,13 @@ use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
 use super::{HttpState, docs, models, openapi, operations, v2};
 use crate::api::admin::{
-    DriftQuery, History, HistoryQuery, ModelDrift, PromoteChange, RollbackChange, TrafficChange, VersionDrift,
+    DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, TrafficChange,
+    VersionDrift, VersionDriftCounts,
 };
 use crate::api::routes::AdminEndpoint;
 use crate::deploy::{ChangeNote, ChangeRequest, Transition};
-use crate::error::{Error, Result};
-use crate::identity::Version;
+use crate::error::{Error, OperatorError, Result};
+use crate::identity::{ModelName, Version};
 use crate::monitor::MAX_WINDOW;
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
@@ -45,6 +46,7 @@ pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
         AdminEndpoint::Model => get(show),
         AdminEndpoint::ModelSchema => get(models::show_schema),
         AdminEndpoint::Drift => get(drift),
+        AdminEndpoint::DriftCounts => get(drift_counts),
         AdminEndpoint::History => get(history),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
@@ -97,6 +99,38 @@ pub(super) async fn drift(
     path: ModelPath,
     asked: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Answer {
+    let (model, wanted, window) = versions_and_window(&state, path, asked)?;
+    let now = state.monitor.now();
+    let report = move |served: &Arc<ServedVersion>| {
+        let stats = served.recorder.stats(now, window);
+        VersionDrift { version: served.version, baseline_rows: stats.baseline_rows, report: stats.drift }
+    };
+    let versions = of_versions(wanted, report).await?;
+    Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)
+}
+
+/// `GET /admin/v1/models/{model}/drift/counts?version=2&window_s=3600`
+pub(super) async fn drift_counts(
+    State(state): State<Arc<HttpState>>,
+    path: ModelPath,
+    asked: Result<Query<DriftQuery>, QueryRejection>,
+) -> Answer {
+    let (model, wanted, window) = versions_and_window(&state, path, asked)?;
+    let now = state.monitor.now();
+    let count = move |served: &Arc<ServedVersion>| {
+        let (baseline_rows, counts) = (served.recorder.baseline_rows(), served.recorder.drift_counts(now, window));
+        VersionDriftCounts { version: served.version, baseline_rows, counts }
+    };
+    let versions = of_versions(wanted, count).await?;
+    Ok(json(&ModelDriftCounts { model, enabled: state.monitor.windows().enabled, versions })?)
+}
+
+/// Returns the versions that a request for drift is about, the newest first, and the length of its window.
+fn versions_and_window(
+    state: &HttpState,
+    path: ModelPath,
+    asked: Result<Query<DriftQuery>, QueryRejection>,
+) -> Result<(ModelName, Vec<Arc<ServedVersion>>, Option<Duration>), OperatorError> {
     let model = model_in_path(path)?;
     let Query(DriftQuery { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
@@ -113,16 +147,17 @@ pub(super) async fn drift(
     }
     let wanted =
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
-    let wanted: Vec<Arc<ServedVersion>> = wanted.cloned().collect();
-    let now = state.monitor.now();
-    let report = move |served: &Arc<ServedVersion>| {
-        let stats = served.recorder.stats(now, window);
-        VersionDrift { version: served.version, baseline_rows: stats.baseline_rows, report: stats.drift }
-    };
-    // A verdict on a thousand features takes longer than an answer of others should wait.
-    let versions = tokio::task::spawn_blocking(move || wanted.iter().map(report).collect());
-    let versions = versions.await.map_err(Error::internal)?;
-    Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)
+    Ok((model, wanted.cloned().collect(), window))
+}
+
+/// Does something with each version on a thread that may block: a verdict on a thousand features takes longer than an
+/// answer of others should wait.
+async fn of_versions<T: Send + 'static>(
+    versions: Vec<Arc<ServedVersion>>,
+    act: impl FnMut(&Arc<ServedVersion>) -> T + Send + 'static,
+) -> Result<Vec<T>, Error> {
+    let acted = tokio::task::spawn_blocking(move || versions.iter().map(act).collect());
+    acted.await.map_err(Error::internal)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Comparison, Drift, DriftStatus, ShareDrift, number_or_null};
 use super::drift_reading::{DriftReading, ReadFeature};
 use super::drift_verdict::DriftVerdict;
+use super::monitored_features::MonitoredFeature;
 use super::usual_by_hour::ProfileInUse;
 use super::watched_bins::Side;
 
@@ -76,15 +77,7 @@ impl DriftReport {
     ) -> DriftReport {
         let of_side = |side: Side| {
             let all = reading.all().filter(|read| read.feature.side == side);
-            let mut found: Vec<(FeatureDrift, f64)> =
-                all.map(|read| (FeatureDrift::new(&read), read.comparison.size())).collect();
-            found.sort_by(|(a, a_size), (b, b_size)| {
-                b.status
-                    .cmp(&a.status)
-                    .then_with(|| b_size.total_cmp(a_size))
-                    .then_with(|| b.drift.z.total_cmp(&a.drift.z))
-            });
-            found.into_iter().map(|(feature, _)| feature).collect()
+            sorted(all.map(|read| (FeatureDrift::of(&read), read.comparison.size())))
         };
         DriftReport {
             status: reading.all().map(|read| read.comparison.status).max().unwrap_or(DriftStatus::NotEnoughData),
@@ -99,11 +92,31 @@ impl DriftReport {
     }
 }
 
+/// Returns features with their sizes of drift, the worst first.
+pub(super) fn sorted(features: impl Iterator<Item = (FeatureDrift, f64)>) -> Vec<FeatureDrift> {
+    let mut found: Vec<(FeatureDrift, f64)> = features.collect();
+    found.sort_by(|(a, a_size), (b, b_size)| {
+        b.status.cmp(&a.status).then_with(|| b_size.total_cmp(a_size)).then_with(|| b.drift.z.total_cmp(&a.drift.z))
+    });
+    found.into_iter().map(|(feature, _)| feature).collect()
+}
+
 impl FeatureDrift {
-    fn new(read: &ReadFeature<'_>) -> FeatureDrift {
-        let (feature, window) = (read.feature, read.within_window());
-        let (of_baseline, of_window) = (feature.reference.counts.iter().sum::<u64>(), window.iter().sum::<u64>());
-        let bins = feature.bins.iter().zip(feature.reference.counts.iter().zip(&window));
+    fn of(read: &ReadFeature<'_>) -> FeatureDrift {
+        let MonitoredFeature { name, bins, reference, .. } = read.feature;
+        FeatureDrift::new(name, bins, &reference.counts, &read.within_window(), read.comparison)
+    }
+
+    /// Creates the drift of a feature from the counts per bin of its baseline and of a window, and from their comparison.
+    pub(super) fn new(
+        name: &str,
+        bins: &[String],
+        baseline: &[u64],
+        window: &[u64],
+        comparison: &Comparison,
+    ) -> FeatureDrift {
+        let (of_baseline, of_window) = (baseline.iter().sum::<u64>(), window.iter().sum::<u64>());
+        let bins = bins.iter().zip(baseline.iter().zip(window));
         let bins = bins.map(|(bin, (baseline_count, window_count))| BinDrift {
             bin: bin.clone(),
             baseline_count: *baseline_count,
@@ -112,9 +125,9 @@ impl FeatureDrift {
             baseline_ratio: *baseline_count as f64 / of_baseline as f64,
             window_ratio: *window_count as f64 / of_window as f64,
         });
-        let Comparison { status, drift, shares, .. } = read.comparison;
+        let Comparison { status, drift, shares, .. } = comparison;
         FeatureDrift {
-            name: feature.name.clone(),
+            name: name.to_owned(),
             status: *status,
             drift: *drift,
             shares: shares.clone(),

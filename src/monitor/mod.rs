@@ -31,6 +31,7 @@ mod cells;
 mod deployment;
 mod drift;
 mod drift_counters;
+mod drift_counts;
 mod drift_metrics;
 mod drift_reading;
 mod drift_report;
@@ -87,6 +88,7 @@ pub use self::drift::{
     independent_share_at_hours, judge,
 };
 pub use self::drift_counters::MAX_WINDOW;
+pub use self::drift_counts::{CountedFeature, DriftCounts};
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
@@ -112,6 +114,7 @@ pub use self::tracing_metrics::{SpanDrop, TracingRecorder};
 pub use self::usual_by_hour::ProfileInUse;
 pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
 pub use self::version_stats::{RequestStats, VersionStats};
+pub use self::watched_bins::Side;
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 

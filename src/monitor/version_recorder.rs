@@ -294,7 +294,7 @@ impl VersionRecorder {
     }
 
     /// Number of rows of training data in the version's baseline.
-    pub(super) fn baseline_rows(&self) -> Option<u64> {
+    pub fn baseline_rows(&self) -> Option<u64> {
         self.spec.baseline.as_ref().map(|baseline| baseline.rows)
     }
 

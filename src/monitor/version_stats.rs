@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::drift_counts::DriftCounts;
 use super::drift_reading::DriftReading;
 use super::drift_report::DriftReport;
 use super::drift_window::DriftWindow;
@@ -77,6 +78,14 @@ impl VersionRecorder {
             drift: DriftReport::new(&drift, (verdict, profile), self.drift_counters.left_out()),
             outcomes: outcomes.stats,
         }
+    }
+
+    /// Returns the counts of this version in a window of this length that ends now, or in the configured window, for the
+    /// drift of a fleet.
+    pub fn drift_counts(&self, now: Duration, drift_window: Option<Duration>) -> DriftCounts {
+        let drift_window = drift_window.map_or_else(|| self.drift_window(), DriftWindow::from);
+        let verdict = self.drift_counters.verdict(now, self.drift_window());
+        DriftCounts::new(&self.drift_counters.read(now, drift_window), verdict, self.drift_counters.left_out())
     }
 
     /// Returns the requests and runs of this version.

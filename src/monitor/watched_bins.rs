@@ -1,6 +1,9 @@
 //! The bins in which the values of requests are counted: those of the baseline, and bins for values that the training
 //! data do not have.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::baseline::{FeatureBaseline, Summary};
 use super::bins::{Bins, MAX_NUMBER_BINS, MISSING, OTHER, RARE, quoted, shown};
 use super::drift::{BinPositions, BinRole, Reference, Share};
@@ -17,8 +20,9 @@ pub(super) struct WatchedBins {
 }
 
 /// Side of the model that a monitored value is on: its inputs or its predictions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
     /// A feature of the preprocessor.
     Feature,
     /// A part of the prediction.

@@ -6,8 +6,8 @@ use super::document::Document;
 use super::operation::Operation;
 use super::wire_types::WireTypes;
 use crate::api::admin::{
-    ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelStatus, Overview, PromoteChange, RollbackChange,
-    TrafficChange, VersionStatus,
+    ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, ModelStatus, Overview,
+    PromoteChange, RollbackChange, TrafficChange, VersionStatus,
 };
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
@@ -93,6 +93,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         }
         AdminEndpoint::VersionSchema => status("getVersionSchema")
             .answers("The schemas of the version.", types.response::<ModelSchema>())
+            .fails(&[503]),
+        AdminEndpoint::DriftCounts => status("getDriftCounts")
+            .query(types.query::<DriftQuery>())
+            .answers("Counts of the loaded versions.", types.response::<ModelDriftCounts>())
             .fails(&[503]),
         AdminEndpoint::Drift => status("getDrift")
             .query(types.query::<DriftQuery>())

@@ -1,5 +1,8 @@
 //! Comparison of a feature in a window with the training data.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::dependence::WindowCounts;
 use super::distribution::{Drift, direction};
 use super::ordered::BinPositions;
@@ -7,7 +10,7 @@ use super::shares::{Share, ShareDrift};
 use super::status::DriftStatus;
 
 /// Counts of a feature in the training data, by bins, and the role of each bin.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Reference {
     /// Role of each bin.
     pub roles: Vec<BinRole>,
@@ -18,7 +21,8 @@ pub struct Reference {
 }
 
 /// Role of a bin in the comparison of a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum BinRole {
     /// The bin is a part of the distribution.
     Compared,
