@@ -206,7 +206,14 @@ pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
 
 /// Returns a client that ignores proxies named in the environment.
 pub(crate) fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+    client_builder().timeout(PATIENCE).build().unwrap()
+}
+
+/// Returns the builder of a client that ignores proxies named in the environment.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    // Fails if there is one already. Without one, no client can be made, also not for plain HTTP.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
 }
 
 /// A response, read to its end.
