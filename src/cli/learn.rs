@@ -87,7 +87,7 @@ pub(super) fn run(args: LearnArgs) -> Result<()> {
     let Target { folder, name, version } = &target;
     let mut out = terminal::stdout();
     if args.undo {
-        let (kept, former) = take_back_profile(folder, *version)?;
+        let (kept, former) = take_back_profile(folder, *version, Timestamp::now())?;
         let now = if former.is_some() { "the one before is used again" } else { "there was none before" };
         writeln!(out, "{name} {version}: the learned profile is taken back; {now}. It is kept as {}.", kept.display())?;
         return after_a_change(&mut out);
@@ -180,7 +180,7 @@ fn profile_without(
     let lacks_inputs = inputs.any(|input| absent.contains(&input.name));
     profile
         .features
-        .retain(|feature| !absent.contains(&feature.name) && !(lacks_inputs && feature.name == RECONSTRUCTION_ERROR));
+        .retain(|feature| !(absent.contains(&feature.name) || lacks_inputs && feature.name == RECONSTRUCTION_ERROR));
     profile
 }
 

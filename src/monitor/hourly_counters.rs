@@ -80,10 +80,8 @@ impl HourlyCounters {
             return;
         };
         let (weekday, hour) = weekday_and_hour(time, &self.zone.1);
-        let day =
-            i64::from(self.zone.1.to_datetime(time).date().duration_since(jiff::civil::date(1970, 1, 5)).as_hours())
-                / 24;
-        let week = day.div_euclid(7);
+        let monday = jiff::civil::date(1970, 1, 5);
+        let week = (self.zone.1.to_datetime(time).date().duration_since(monday).as_hours() / 24).div_euclid(7);
         if self.days.len() < 10_000 {
             self.days.insert((weekday, week));
         }

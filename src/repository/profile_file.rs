@@ -47,7 +47,7 @@ pub fn write_profile(model: &Path, version: Version, learned: &LearnedProfile) -
         // Temporary files are private to their owner; the server may run as another user.
         fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
-        let former = keep(&path, &kept(model, version, "former"))?;
+        let former = keep(&path, &kept((model, version), "former", learned.origin.at))?;
         file.persist(&path).map_err(|error| error.error)?;
         sync(model)?;
         Ok(former)
@@ -57,10 +57,14 @@ pub fn write_profile(model: &Path, version: Version, learned: &LearnedProfile) -
 
 /// Takes back the profile of a version: the one before is used again, or none. Returns the path under which the profile is
 /// kept, and that of the one before.
-pub fn take_back_profile(model: &Path, version: Version) -> Result<(PathBuf, Option<PathBuf>), SetupError> {
+pub fn take_back_profile(
+    model: &Path,
+    version: Version,
+    now: Timestamp,
+) -> Result<(PathBuf, Option<PathBuf>), SetupError> {
     let path = profile_file(model, version);
     let take_back = || {
-        let taken_back = kept(model, version, "taken-back");
+        let taken_back = kept((model, version), "taken-back", now);
         let Some(taken_back) = keep(&path, &taken_back)? else { return Err(io::ErrorKind::NotFound.into()) };
         let former = newest_former(model, version)?;
         match &former {
@@ -87,9 +91,9 @@ fn keep(path: &Path, kept: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-fn kept(model: &Path, version: Version, what: &str) -> PathBuf {
+fn kept((model, version): (&Path, Version), what: &str, now: Timestamp) -> PathBuf {
     // Names in the order of time.
-    let now = Timestamp::now().as_microsecond();
+    let now = now.as_microsecond();
     model.join(format!("profile-{version}.{what}-{now:016}.json"))
 }
 
@@ -111,6 +115,8 @@ fn at(path: &Path, error: &io::Error) -> SetupError {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::monitor::{DayKinds, Profile, ProfileOrigin};
 
@@ -132,11 +138,29 @@ mod tests {
         assert_eq!(write_profile(model, version, &learned(1)).unwrap(), None);
         assert!(write_profile(model, version, &learned(2)).unwrap().is_some());
         assert_eq!(rows(), Some(2));
-        assert!(take_back_profile(model, version).unwrap().1.is_some());
+        assert!(
+            take_back_profile(
+                model,
+                version,
+                Timestamp::UNIX_EPOCH + SignedDuration::from_secs(rows().unwrap_or(9) as i64)
+            )
+            .unwrap()
+            .1
+            .is_some()
+        );
         assert_eq!(rows(), Some(1));
-        assert!(take_back_profile(model, version).unwrap().1.is_none());
+        assert!(
+            take_back_profile(
+                model,
+                version,
+                Timestamp::UNIX_EPOCH + SignedDuration::from_secs(rows().unwrap_or(9) as i64)
+            )
+            .unwrap()
+            .1
+            .is_none()
+        );
         assert_eq!(rows(), None);
-        let refused = take_back_profile(model, version).unwrap_err().to_string();
+        let refused = take_back_profile(model, version, Timestamp::UNIX_EPOCH).unwrap_err().to_string();
         assert!(refused.contains("no learned profile to take back"), "{refused}");
         fs::write(profile_file(model, version), "{}").unwrap();
         assert!(read_profile(model, version).unwrap_err().contains("profile-1.json"));

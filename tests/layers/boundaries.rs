@@ -129,6 +129,7 @@ const BOUNDARIES: &[Boundary] = &[
             "http/admin.rs",
             "http/feedback.rs",
             "cli/change.rs",
+            "cli/learn.rs",
             "cli/log_window.rs",
         ],
         because: "a deployment is computed from the one before; the time is passed to it",

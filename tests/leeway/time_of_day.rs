@@ -49,7 +49,7 @@ fn a_column_of_times_gives_a_profile_and_is_no_feature() {
 
     // The same as JSON lines, with the time beside the columns, in seconds, of another zone.
     let line = |(index, (_, age)): (usize, (String, f64))| {
-        let seconds = 1_795_420_800 + 86_400 * (index % 7) + 8 * 3_600;
+        let seconds = 1_795_392_000 + 86_400 * (index % 7) + 8 * 3_600;
         format!("{{\"age\": [{age}], \"country\": [\"NL\"], \"when\": {seconds}}}\n")
     };
     let lines: String = rows().into_iter().enumerate().map(line).collect();
