@@ -167,7 +167,7 @@ impl App {
         let inline_slots = InlineSlots::for_threads(config.http.threads())?;
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
-            store: repository::store(&config.repository),
+            store: repository::store(&config.repository, &config.state.url)?,
             engine,
             isolated_engine,
             stages,

@@ -9,12 +9,14 @@
 mod api_keys;
 mod budget;
 mod chain;
+mod cloud_variables;
 mod cors;
 mod count;
 mod environment;
 mod lifecycle;
 mod listen;
 mod listeners;
+mod location;
 mod log;
 mod model;
 mod monitoring;
@@ -36,7 +38,9 @@ use crate::identity::Sha256;
 pub use self::api_keys::{ApiKey, ApiKeyName, api_keys_problem, read_api_keys};
 pub use self::chain::{
     Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances, has_steps,
+    text_has_steps,
 };
+pub use self::cloud_variables::CloudVariables;
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::environment::{
@@ -45,6 +49,7 @@ pub use self::environment::{
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
+pub use self::location::{BucketApi, BucketLocation, RepositoryLocation};
 pub use self::log::{AccessLogging, LogConfig, LogFormat, LogLevel};
 pub use self::model::{
     Batching, InputConfig, Isolation, MAX_BATCH_SIZE, ModelConfig, OutputConfig, Provider, ProviderFallback,

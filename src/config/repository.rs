@@ -7,14 +7,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StateUrl;
+use super::location::RepositoryLocation;
 use crate::identity::ModelName;
 
 /// `[repository]`: location of the models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepositoryConfig {
-    /// The folder that holds one folder per model.
-    pub path: PathBuf,
+    /// Location of the models: a folder with one folder per model, or the same layout in an object store.
+    pub path: RepositoryLocation,
+    /// Folder of the copies of files from an object store. Default: `repository-cache` beside the file of the state; a temporary
+    /// folder if the state is not in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Maximum size of the copies in this folder, in MiB. Copies that are in use are never removed.
+    pub cache_mb: NonZeroU64,
     /// The model that answers `POST /predict`. Default: the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
@@ -65,7 +72,9 @@ pub struct LoadingConfig {
 impl Default for RepositoryConfig {
     fn default() -> Self {
         RepositoryConfig {
-            path: PathBuf::from("models"),
+            path: RepositoryLocation::Folder(PathBuf::from("models")),
+            cache: None,
+            cache_mb: NonZeroU64::MIN.saturating_add(20_479),
             default_model: None,
             newest_versions: 2,
             poll_interval_ms: 5_000,
@@ -107,6 +116,22 @@ impl RepositoryConfig {
     pub fn start_timeout(&self) -> Option<Duration> {
         let timeout = Duration::from_millis(self.start_timeout_ms.get());
         (self.start == StartMode::Lenient).then_some(timeout)
+    }
+}
+
+impl RepositoryConfig {
+    /// Returns the folder of the copies of files from an object store; `None` for a temporary folder.
+    pub fn cache(&self, state: &StateUrl) -> Option<PathBuf> {
+        let beside_the_state = match state {
+            StateUrl::Sqlite(file) => Some(file.parent().unwrap_or(Path::new("")).join("repository-cache")),
+            _ => None,
+        };
+        self.cache.clone().or(beside_the_state)
+    }
+
+    /// [`RepositoryConfig::cache_mb`] in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mb.get().saturating_mul(1 << 20)
     }
 }
 

@@ -23,7 +23,7 @@ pub async fn change_offline(
         return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None });
     };
     for version in next.serving_versions() {
-        let verified = store.materialise(model, version).and_then(|folder| VerifiedVersion::read(&folder));
+        let verified = store.materialise(model, version).and_then(VerifiedVersion::read);
         verified.map_err(|refusal| {
             OperatorError::ChangeRefused(format!(
                 "version {version} could not be served, so nothing was changed: {refusal}"

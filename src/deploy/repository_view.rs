@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
-use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store};
+use crate::repository::{Fingerprint, FoundModel, Manifest, Refusal, Store};
 
 /// The repository as a sync found it. Never changes: the next sync makes a new view.
 #[derive(Debug, Default)]
@@ -110,10 +110,8 @@ fn compare_files(
     if mark == *compared {
         return None;
     }
-    let found = store.materialise(model, version).and_then(|folder| FoundVersion::find(&folder));
-    let found = found.and_then(|found| found.check_digests().map(|()| found));
-    let altered = match found {
-        Ok(found) if found.manifest() == loaded => Ok(None),
+    let altered = match store.verify_files(model, version) {
+        Ok(manifest) if manifest == *loaded => Ok(None),
         Ok(_) => Ok(Some("version.toml has changed since the version was loaded".to_owned())),
         Err(refusal) if refusal.fault.is_transient() => Err(refusal),
         Err(refusal) => Ok(Some(refusal.to_string())),

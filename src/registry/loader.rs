@@ -115,7 +115,7 @@ impl Loader {
         let check_threads = |threads| check_threads(threads, available_cores(), machine::threads_left());
         check_threads(order.config.model.threads())?;
         progress(LoadStep::Verifying);
-        let found = FoundVersion::find(&self.store.materialise(&order.model, order.version)?)?;
+        let found = FoundVersion::find(self.store.materialise(&order.model, order.version)?)?;
         let tried = Tried::of(self.trial.as_ref(), order, &found, progress)?;
         progress(LoadStep::Opening);
         let order = &order.sized(tried.findings.as_ref().and_then(|findings| findings.sizing.as_ref()));

@@ -26,9 +26,7 @@ use crate::machine;
 use crate::model::RuntimeLibraries;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
-use crate::repository::FoundVersion;
-use crate::repository::LoadCache;
-use crate::repository::Refusal;
+use crate::repository::{FoundVersion, LoadCache, LocalVersion, Refusal};
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
@@ -79,7 +77,7 @@ struct TrialOrder {
     version: Version,
     config: Arc<ModelConfig>,
     config_place: String,
-    folder: PathBuf,
+    place: LocalVersion,
     libraries: RuntimeLibraries,
     memory: Option<u64>,
     /// Maximum number of workers that may be chosen by measuring.
@@ -131,7 +129,7 @@ impl Trial {
             version: order.version,
             config: Arc::clone(&order.config),
             config_place: order.config_place.clone(),
-            folder: found.folder().to_owned(),
+            place: found.place().clone(),
             libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
             most_workers: self.most_workers(&order.config, found),
@@ -300,7 +298,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let (comparing, graph, most_workers) = (order.comparing, order.graph, order.most_workers);
     let runtime = OnnxRuntime::of_server(order.libraries).map_err(Refusal::of(LoadFault::Internal))?;
-    let found = FoundVersion::find(&order.folder)?;
+    let found = FoundVersion::find(order.place)?;
     let order = LoadOrder {
         model: order.model,
         version: order.version,

@@ -12,6 +12,7 @@ use super::file_kind::FileKind;
 use super::files;
 use super::fingerprint::Fingerprint;
 use super::golden::Golden;
+use super::local_version::LocalVersion;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
 use super::narrow_types;
 use super::onnx_file;
@@ -32,7 +33,7 @@ const MAX_SIDE_FILE: u64 = 1 << 28;
 /// A version whose files have the names that its manifest lists. Only the manifest has been read.
 #[derive(Debug, Clone)]
 pub struct FoundVersion {
-    folder: PathBuf,
+    place: LocalVersion,
     manifest: Manifest,
     fingerprint: Fingerprint,
     /// Location of each file on disk, by its path within the version.
@@ -60,20 +61,21 @@ pub struct VerifiedVersion {
     pub optimised: Option<OptimisedGraph>,
     /// The model's inputs whose number of dimensions its file does not give.
     pub inputs_of_unknown_rank: Vec<String>,
-    /// Folder of the files.
-    folder: PathBuf,
+    /// Location of the files.
+    place: LocalVersion,
     /// Location of each file on disk, by its path within the version.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
 impl FoundVersion {
-    /// Finds the files of the version in this folder.
-    pub fn find(folder: &Path) -> Result<FoundVersion, Refusal> {
-        let fingerprint = Fingerprint::of(folder);
-        let manifest = Manifest::read(folder)?;
-        let found = files::list(folder)?;
+    /// Finds the files of the version at this location.
+    pub fn find(place: impl Into<LocalVersion>) -> Result<FoundVersion, Refusal> {
+        let place = place.into();
+        let fingerprint = place.fingerprint();
+        let manifest = Manifest::read(place.folder())?;
+        let found = place.files(&manifest)?;
         files::compare(&found, &manifest)?;
-        Ok(FoundVersion { folder: folder.to_owned(), manifest, fingerprint, found })
+        Ok(FoundVersion { place, manifest, fingerprint, found })
     }
 
     /// Compares the digest of every file with the manifest. Reads in pieces and keeps nothing.
@@ -99,9 +101,9 @@ impl FoundVersion {
         &self.manifest
     }
 
-    /// Returns the folder of the files.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// Returns the location of the files.
+    pub fn place(&self) -> &LocalVersion {
+        &self.place
     }
 
     /// Returns the size of all files together, in bytes.
@@ -126,7 +128,7 @@ impl FoundVersion {
     }
 
     fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
-        let FoundVersion { folder, manifest, fingerprint, found } = self;
+        let FoundVersion { place, manifest, fingerprint, found } = self;
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let mut parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -161,16 +163,16 @@ impl FoundVersion {
             optimised: None,
             inputs_of_unknown_rank: onnx_file::inputs_of_unknown_rank(&parsed),
             bytes: Arc::new(ModelBytes { model, external: external.into_iter().collect() }),
-            folder,
+            place,
             found,
         })
     }
 }
 
 impl VerifiedVersion {
-    /// Verifies all files of the version in this folder, and reads those that are loaded.
-    pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
-        let found = FoundVersion::find(folder)?;
+    /// Verifies all files of the version at this location, and reads those that are loaded.
+    pub fn read(place: impl Into<LocalVersion>) -> Result<VerifiedVersion, Refusal> {
+        let found = FoundVersion::find(place)?;
         found.check_digests()?;
         found.read()
     }
@@ -178,7 +180,7 @@ impl VerifiedVersion {
     /// Returns a source of the model's bytes. Once they are dropped, the source reads and verifies the files again.
     pub fn source(&self) -> Arc<dyn ModelSource> {
         Arc::new(VersionFolder {
-            folder: self.folder.clone(),
+            place: self.place.clone(),
             identity: self.identity,
             optimised: self.optimised.clone(),
             bytes: Mutex::new(Arc::downgrade(&self.bytes)),
@@ -335,7 +337,8 @@ fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
 /// Source of a version's model bytes, from which a worker's session is opened again.
 #[derive(Debug)]
 struct VersionFolder {
-    folder: PathBuf,
+    /// Location of the files, which the cache of an object store keeps for as long as this value lives.
+    place: LocalVersion,
     identity: Sha256,
     optimised: Option<OptimisedGraph>,
     bytes: Mutex<Weak<ModelBytes>>,
@@ -347,7 +350,7 @@ impl ModelSource for VersionFolder {
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }
-        let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(SetupError::internal)?;
+        let again = FoundVersion::find(self.place.clone()).and_then(FoundVersion::read).map_err(SetupError::internal)?;
         if again.identity != self.identity {
             return Err(SetupError::internal("the version was replaced by another one since it was loaded"));
         }
