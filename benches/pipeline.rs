@@ -39,7 +39,7 @@ fn body(rows: usize) -> Vec<u8> {
 
 fn config() -> Config {
     let mut config = Config::default();
-    config.repository.path = checkout().join("models");
+    config.repository.path = checkout().join("models").into();
     config.repository.default_model = Some("digits".parse().unwrap());
     config
 }

@@ -44,6 +44,8 @@ pub struct Addition<'a> {
     pub files: &'a NewFiles,
     /// Facts about the version. The list of files is filled in later.
     pub facts: Manifest,
+    /// The version that it becomes, unless it is taken; `None` for the one after the highest in the folder.
+    pub version: Option<Version>,
 }
 
 /// The version that was added.
@@ -51,6 +53,7 @@ pub struct Addition<'a> {
 pub struct Added {
     /// The new version.
     pub version: Version,
+    /// Its folder, or its location in an object store.
     pub folder: PathBuf,
     /// Its manifest, with its files.
     pub manifest: Manifest,
@@ -84,7 +87,7 @@ pub fn add(
     trial: Option<&Trial>,
     progress: &dyn Fn(Progress),
 ) -> Result<Added, SetupError> {
-    let Addition { model, files, facts } = addition;
+    let Addition { model, files, facts, version } = addition;
     let model = model.canonicalize().map_err(|error| match model.exists() {
         true => at(model, &error),
         false => SetupError::Repository(format!(
@@ -93,7 +96,7 @@ pub fn add(
         )),
     })?;
     let staging = Staging::create(&model)?;
-    let order = order(&model, next_version(&model)?)?;
+    let order = order(&model, version.map_or_else(|| next_version(&model), Ok)?)?;
     stage_files(files, &staging)?;
     let weights_beside = stage_weights_beside(&files.onnx, &staging)?;
     let mut manifest = Manifest::write(facts, staging.path())?;

@@ -30,7 +30,7 @@ impl OneModel {
 
     /// Returns the configuration of a server that serves only this model, and writes nothing.
     pub(super) fn configured(&self, mut config: Config) -> Config {
-        config.repository.path = self.folder.path().to_owned();
+        config.repository.path = self.folder.path().into();
         // The only model is the default model.
         config.repository.default_model = None;
         config.repository.start = StartMode::Strict;

@@ -24,10 +24,10 @@ impl CloudVariables {
             BucketApi::Google => ("GOOGLE_", &["SERVICE_ACCOUNT"]),
             BucketApi::Azure => ("AZURE_", &["IDENTITY_ENDPOINT"]),
         };
-        let set = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let ours = set.filter(|(name, value)| {
-            !value.is_empty() && (name.starts_with(prefix) || others.contains(&name.as_str()))
-        });
+        let set =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let ours = set
+            .filter(|(name, value)| !value.is_empty() && (name.starts_with(prefix) || others.contains(&name.as_str())));
         CloudVariables(ours.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect())
     }
 

@@ -68,7 +68,8 @@ impl RepositoryLocation {
         match self {
             RepositoryLocation::Folder(path) => RepositoryLocation::Folder(path.join(name)),
             RepositoryLocation::Bucket(bucket) => {
-                let prefix = if bucket.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", bucket.prefix) };
+                let prefix =
+                    if bucket.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", bucket.prefix) };
                 RepositoryLocation::Bucket(BucketLocation { prefix, ..bucket.clone() })
             }
             RepositoryLocation::HttpIndex(url) => RepositoryLocation::HttpIndex(format!("{url}/{name}")),

@@ -37,8 +37,8 @@ use crate::identity::Sha256;
 
 pub use self::api_keys::{ApiKey, ApiKeyName, api_keys_problem, read_api_keys};
 pub use self::chain::{
-    Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances, has_steps,
-    text_has_steps,
+    Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances,
+    has_steps, text_has_steps,
 };
 pub use self::cloud_variables::CloudVariables;
 pub use self::cors::CorsConfig;

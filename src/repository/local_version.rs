@@ -2,7 +2,7 @@
 //! object store.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,24 +23,20 @@ pub struct LocalVersion {
     /// Fingerprint of the version in the store, from before its files were read; `None` for that of the folder.
     #[serde(skip)]
     fingerprint: Option<Fingerprint>,
-    /// Keeps the files in the cache.
+    /// A locked file, which keeps the files in the cache until it is dropped.
     #[serde(skip)]
-    hold: Option<Hold>,
+    _hold: Option<Arc<File>>,
 }
-
-/// A value that keeps the files of a version in the cache until it is dropped.
-#[derive(Clone)]
-pub(super) struct Hold(#[expect(dead_code, reason = "it is only dropped")] Arc<dyn Send + Sync>);
 
 impl LocalVersion {
     /// Returns the version in a folder that has all of its files.
     pub fn in_folder(folder: impl Into<PathBuf>) -> LocalVersion {
-        LocalVersion { folder: folder.into(), cache: None, fingerprint: None, hold: None }
+        LocalVersion { folder: folder.into(), cache: None, fingerprint: None, _hold: None }
     }
 
     /// Returns the version whose manifest is in `folder`, and whose other files are in `cache` under their digests.
-    pub(super) fn in_cache(folder: PathBuf, cache: PathBuf, fingerprint: Fingerprint, hold: Hold) -> LocalVersion {
-        LocalVersion { folder, cache: Some(cache), fingerprint: Some(fingerprint), hold: Some(hold) }
+    pub(super) fn in_cache(folder: PathBuf, cache: PathBuf, fingerprint: Fingerprint, hold: File) -> LocalVersion {
+        LocalVersion { folder, cache: Some(cache), fingerprint: Some(fingerprint), _hold: Some(Arc::new(hold)) }
     }
 
     /// Returns the folder of the manifest.
@@ -61,12 +57,6 @@ impl LocalVersion {
     }
 }
 
-impl Hold {
-    pub(super) fn new(guard: impl Send + Sync + 'static) -> Hold {
-        Hold(Arc::new(guard))
-    }
-}
-
 impl From<&Path> for LocalVersion {
     fn from(folder: &Path) -> LocalVersion {
         LocalVersion::in_folder(folder)
@@ -76,11 +66,5 @@ impl From<&Path> for LocalVersion {
 impl From<&PathBuf> for LocalVersion {
     fn from(folder: &PathBuf) -> LocalVersion {
         LocalVersion::in_folder(folder)
-    }
-}
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hold")
     }
 }

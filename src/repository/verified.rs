@@ -350,7 +350,8 @@ impl ModelSource for VersionFolder {
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }
-        let again = FoundVersion::find(self.place.clone()).and_then(FoundVersion::read).map_err(SetupError::internal)?;
+        let again =
+            FoundVersion::find(self.place.clone()).and_then(FoundVersion::read).map_err(SetupError::internal)?;
         if again.identity != self.identity {
             return Err(SetupError::internal("the version was replaced by another one since it was loaded"));
         }

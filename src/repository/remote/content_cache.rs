@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use crate::identity::Sha256;
 use crate::machine;
 use crate::repository::files;
-use crate::repository::local_version::Hold;
 use crate::repository::manifest::{MANIFEST_FILE, Manifest};
 use crate::repository::private_folder::{make_private_folder, touch};
 
@@ -121,9 +120,9 @@ impl ContentCache {
         }
     }
 
-    /// Keeps the files of the version with this manifest in the cache until the value is dropped. Returns the folder of the
-    /// manifest, too.
-    pub(super) fn hold(&self, manifest: &[u8]) -> io::Result<(PathBuf, Hold)> {
+    /// Keeps the files of the version with this manifest in the cache until the returned file is dropped. Returns the folder of
+    /// the manifest, too.
+    pub(super) fn hold(&self, manifest: &[u8]) -> io::Result<(PathBuf, File)> {
         let _lock = self.lock()?;
         let folder = self.folder.join(VERSIONS).join(Sha256::of(manifest).to_string());
         let path = folder.join(MANIFEST_FILE);
@@ -135,7 +134,7 @@ impl ContentCache {
         }
         let held = File::open(&path)?;
         held.lock_shared()?;
-        Ok((folder, Hold::new(held)))
+        Ok((folder, held))
     }
 
     /// Opens the file that a download is written to, and locks it. Waits for another download of the same file.
@@ -146,7 +145,8 @@ impl ContentCache {
             let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             file.lock()?;
             // The one who had the lock may have renamed or removed the file meanwhile.
-            let is_same = fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|ours| ours.ino() == now.ino()));
+            let is_same =
+                fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|ours| ours.ino() == now.ino()));
             if is_same {
                 return Ok(Partial { file, path });
             }
@@ -191,7 +191,10 @@ impl ContentCache {
         let free = machine::free_disk(&self.folder).unwrap_or(u64::MAX);
         if free < bytes.saturating_add(FREE_DISK) {
             let (needed, folder) = (bytes.div_ceil(1 << 20), self.folder.display());
-            return Err(format!("{needed} MiB are needed in {folder} (repository.cache), and the disk has {} MiB", free >> 20));
+            return Err(format!(
+                "{needed} MiB are needed in {folder} (repository.cache), and the disk has {} MiB",
+                free >> 20
+            ));
         }
         Ok(())
     }

@@ -75,7 +75,10 @@ pub(super) fn fetch(objects: &Objects, cache: &ContentCache, file: &RemoteFile) 
     }
     cache.keep(&partial, file.digest).map_err(unwritable)?;
     tracing::info!(
-        file = file.place, bytes = file.size, resumed_at = resumed, took_ms = begin.elapsed().as_millis() as u64,
+        file = file.place,
+        bytes = file.size,
+        resumed_at = resumed,
+        took_ms = begin.elapsed().as_millis() as u64,
         "downloaded"
     );
     Ok(Fetched::Downloaded)
@@ -119,8 +122,8 @@ fn receive(
             return Err(Refusal::new(LoadFault::Files, format!("{}: {problem}; the listing had it", file.place)));
         }
         if problem.kind == ProblemKind::NoRanges && before > 0 {
-            let unwritable = |error: io::Error| transient(format!("{}: {error}", partial.path().display()));
-            *hashed = Hashed::nothing(partial).map_err(unwritable)?;
+            let emptied = Hashed::nothing(partial);
+            *hashed = emptied.map_err(|error| transient(format!("{}: {error}", partial.path().display())))?;
         }
         failures = if hashed.length > before { 1 } else { failures + 1 };
         if failures >= MAX_FAILURES || begin.elapsed() > limit {
@@ -221,4 +224,101 @@ fn wrong_bytes(file: &RemoteFile, found: Sha256, kind: Option<FileKind>) -> Refu
             file.place, file.digest
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::repository::remote::objects::Directory;
+
+    /// An object store with one file, and an empty cache.
+    struct Stage {
+        objects: Objects,
+        cache: ContentCache,
+        _folder: tempfile::TempDir,
+    }
+
+    fn stage(content: &[u8]) -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        std::fs::write(&source, content).unwrap();
+        let objects = Objects::new(Arc::new(InMemory::new()), "models", Directory::Api).unwrap();
+        objects.write("a/1/model.onnx", &source).unwrap();
+        let cache = ContentCache::open(Some(folder.path().join("cache")), 1 << 20).unwrap();
+        Stage { objects, cache, _folder: folder }
+    }
+
+    fn file(content: &[u8], size: usize) -> RemoteFile {
+        let (path, place) = ("a/1/model.onnx".to_owned(), "s3://bucket/models/a/1/model.onnx".to_owned());
+        RemoteFile { path, place, size: size as u64, digest: Sha256::of(content) }
+    }
+
+    #[test]
+    fn a_file_is_downloaded_once() {
+        let stage = stage(b"content");
+        let file = file(b"content", 7);
+        assert_eq!(fetch(&stage.objects, &stage.cache, &file), Ok(Fetched::Downloaded));
+        stage.objects.remove(&file.path).unwrap();
+        assert_eq!(fetch(&stage.objects, &stage.cache, &file), Ok(Fetched::Cached));
+    }
+
+    #[test]
+    fn several_threads_download_a_file_once() {
+        let stage = stage(b"content");
+        let file = file(b"content", 7);
+        let fetched = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| fetch(&stage.objects, &stage.cache, &file).unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(fetched.iter().filter(|fetched| **fetched == Fetched::Downloaded).count(), 1);
+    }
+
+    #[test]
+    fn a_download_continues_an_earlier_one() {
+        for (left, expected) in [(&b"cont"[..], 4), (b"CONT", 0), (b"too long for it", 0), (b"content", 7)] {
+            let stage = stage(b"content");
+            let file = file(b"content", 7);
+            let mut partial = stage.cache.partial(file.digest).unwrap();
+            partial.file.write_all(left).unwrap();
+            drop(partial);
+            let mut again = stage.cache.partial(file.digest).unwrap();
+            let kept = Hashed::of_start(&mut again, 7).unwrap();
+            // Other bytes are noticed by the digest of the whole.
+            assert!(kept.length == expected || left == b"CONT");
+            drop(again);
+            assert_eq!(fetch(&stage.objects, &stage.cache, &file), Ok(Fetched::Downloaded));
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_are_never_kept() {
+        let stage = stage(b"c0ntent");
+        let file = file(b"content", 7);
+        let refusal = fetch(&stage.objects, &stage.cache, &file).unwrap_err();
+        let (found, expected) = (Sha256::of(b"c0ntent"), file.digest);
+        assert_eq!(refusal.fault, LoadFault::Digest);
+        assert_eq!(
+            refusal.message,
+            format!(
+                "s3://bucket/models/a/1/model.onnx is not the file that was added: its SHA-256 is {found}, and the manifest \
+                 has {expected}; put the right file there again, or add a new version"
+            )
+        );
+        assert_eq!(stage.cache.size_of(expected), None);
+        assert_eq!(std::fs::read_dir(stage.cache.folder().join("partial")).unwrap().count(), 0);
+        assert_eq!(verify(&stage.objects, &file), Err(refusal));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_not_tried_again() {
+        let stage = stage(b"content");
+        let file = file(b"content", 7);
+        stage.objects.remove(&file.path).unwrap();
+        assert_eq!(fetch(&stage.objects, &stage.cache, &file).unwrap_err().fault, LoadFault::Files);
+    }
 }

@@ -61,14 +61,16 @@ impl Listing {
         let is_model = |name: &ModelName, model: &mut ListedModel| {
             model.unfinished.retain(|version| !model.versions.contains_key(version));
             if model.config.is_none() {
-                let problem = "there is no model.toml in this folder, but a model must have one; add it or move the folder away";
+                let problem =
+                    "there is no model.toml in this folder, but a model must have one; add it or move the folder away";
                 problems.insert(name.to_string(), problem.to_owned());
             }
             model.config.is_some()
         };
         listing.models.retain(is_model);
         let folder = |path: &str| format!("{place}/{}", shown(path));
-        listing.problems = problems.into_iter().map(|(path, problem)| FolderProblem { folder: folder(&path), problem }).collect();
+        listing.problems =
+            problems.into_iter().map(|(path, problem)| FolderProblem { folder: folder(&path), problem }).collect();
         listing
     }
 
@@ -113,7 +115,9 @@ impl Listing {
             if versions.is_empty() {
                 let problem = match model.unfinished.len() + model.versions.len() {
                     0 => "the model has no version; add one with `leeway add`",
-                    _ => "the model has no version: no upload has finished with a version.toml; add one with `leeway add`",
+                    _ => {
+                        "the model has no version: no upload has finished with a version.toml; add one with `leeway add`"
+                    }
                 };
                 found.problems.push(FolderProblem { folder: format!("{place}/{name}"), problem: problem.to_owned() });
                 continue;
@@ -243,7 +247,13 @@ mod tests {
         ]);
         assert_eq!(found.models, []);
         let problems = problems(&found).join("\n");
-        for part in ["s3://bucket/a b", "s3://bucket/digits/first", "s3://bucket/plus", "no model.toml", "no upload has finished"] {
+        for part in [
+            "s3://bucket/a b",
+            "s3://bucket/digits/first",
+            "s3://bucket/plus",
+            "no model.toml",
+            "no upload has finished",
+        ] {
             assert!(problems.contains(part), "{part}: {problems}");
         }
         assert!(super::tests::problems(&listing(&[]).1)[0].contains("there is no model here"));
@@ -259,7 +269,7 @@ mod tests {
     fn a_fingerprint_shows_changes_of_tags() {
         let of = |tag: &str| {
             let mark = ObjectMark { size: 1, e_tag: Some(tag.to_owned()), modified_ms: 5 };
-            let objects = Marks::from([("a/1/version.toml".to_owned(), mark)]);
+            let objects = ["a/model.toml", "a/1/version.toml"].map(|path| (path.to_owned(), mark.clone())).into();
             Listing::of(&objects, "").version_fingerprint(&"a".parse().unwrap(), Version::FIRST)
         };
         assert_eq!(of("x"), of("x"));

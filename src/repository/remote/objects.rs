@@ -77,11 +77,7 @@ pub(super) struct Body<'a> {
 }
 
 impl Objects {
-    pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
-        prefix: &str,
-        directory: Directory,
-    ) -> Result<Objects, SetupError> {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: &str, directory: Directory) -> Result<Objects, SetupError> {
         Ok(Objects { store, prefix: prefix.to_owned(), directory, runtime: OwnRuntime::start()? })
     }
 
@@ -174,7 +170,7 @@ impl Objects {
         let opened = self.run(SMALL_TIMEOUT, self.store.get_opts(&place, options))?;
         if opened.range.start != from {
             let problem = format!("the answer begins at byte {} instead of {from}", opened.range.start);
-            return Err(StoreProblem { kind: ProblemKind::NoRanges, ..StoreProblem::new(problem) });
+            return Err(StoreProblem::without_ranges(problem));
         }
         Ok(Body { runtime: &self.runtime, stream: opened.into_stream() })
     }
@@ -259,7 +255,9 @@ impl Objects {
 impl Body<'_> {
     /// Returns the next bytes; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, StoreProblem> {
-        let limited = async { timeout(SMALL_TIMEOUT, next(&mut self.stream)).await.map_or_else(Err, |bytes| Ok(bytes.transpose())) };
+        let limited = async {
+            timeout(SMALL_TIMEOUT, next(&mut self.stream)).await.map_or_else(Err, |bytes| Ok(bytes.transpose()))
+        };
         within(SMALL_TIMEOUT, self.runtime.block_on(limited))
     }
 }

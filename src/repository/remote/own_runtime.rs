@@ -18,7 +18,8 @@ pub(super) struct OwnRuntime {
 
 impl OwnRuntime {
     pub(super) fn start() -> Result<OwnRuntime, SetupError> {
-        let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("object-store").enable_all().build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(THREADS).thread_name("object-store").enable_all().build();
         let runtime = runtime.map_err(SetupError::internal)?;
         Ok(OwnRuntime { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }

@@ -92,7 +92,8 @@ impl RemoteStore {
                 let place = format!("{}/{model}/{version}", self.place);
                 return Ok(Published { version, place });
             }
-            version = version.next().ok_or_else(|| SetupError::Repository(format!("there is no version after {version}")))?;
+            version =
+                version.next().ok_or_else(|| SetupError::Repository(format!("there is no version after {version}")))?;
         }
         Err(SetupError::Repository(format!("{}/{model}: others have added {MAX_TRIES} versions meanwhile", self.place)))
     }
@@ -106,7 +107,8 @@ impl RemoteStore {
         }
         fail::fail_point!("publish::claimed");
         // Another may have finished this version, and removed the claim, before this one.
-        let objects = self.objects.list_below(&format!("{model}/{version}")).map_err(|problem| self.failed(&problem))?;
+        let objects =
+            self.objects.list_below(&format!("{model}/{version}")).map_err(|problem| self.failed(&problem))?;
         let is_free = objects.keys().all(|found| *found == path);
         if !is_free {
             self.objects.remove(&path).map_err(|problem| self.failed(&problem))?;
@@ -128,21 +130,29 @@ impl RemoteStore {
             fail::fail_point!("publish::uploaded_file", |_| Err(SetupError::Repository("fail point".to_owned())));
         }
         if let Some(text) = new_config {
-            self.objects.create(&config_path(model), text.as_bytes().to_vec()).map_err(|problem| match problem.kind {
-                ProblemKind::Exists => {
-                    let place = format!("{}/{}", self.place, config_path(model));
-                    SetupError::Repository(format!("{place}: another {CONFIG_FILE} was added meanwhile; compare the two"))
+            self.objects.create(&config_path(model), text.as_bytes().to_vec()).map_err(|problem| {
+                match problem.kind {
+                    ProblemKind::Exists => {
+                        let place = format!("{}/{}", self.place, config_path(model));
+                        SetupError::Repository(format!(
+                            "{place}: another {CONFIG_FILE} was added meanwhile; compare the two"
+                        ))
+                    }
+                    _ => failed(problem),
                 }
-                _ => failed(problem),
             })?;
         }
         let manifest = Manifest::read(folder).map_err(refused)?.to_toml().map_err(SetupError::Repository)?;
-        self.objects.create(&manifest_path(model, version), manifest.into_bytes()).map_err(|problem| match problem.kind {
-            ProblemKind::Exists => {
-                let place = format!("{}/{}", self.place, manifest_path(model, version));
-                SetupError::Repository(format!("{place}: another {MANIFEST_FILE} is there already; nothing was changed"))
+        self.objects.create(&manifest_path(model, version), manifest.into_bytes()).map_err(|problem| {
+            match problem.kind {
+                ProblemKind::Exists => {
+                    let place = format!("{}/{}", self.place, manifest_path(model, version));
+                    SetupError::Repository(format!(
+                        "{place}: another {MANIFEST_FILE} is there already; nothing was changed"
+                    ))
+                }
+                _ => failed(problem),
             }
-            _ => failed(problem),
         })
     }
 

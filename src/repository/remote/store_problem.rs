@@ -33,6 +33,11 @@ impl StoreProblem {
         StoreProblem { kind: ProblemKind::Other, message: message.into() }
     }
 
+    /// A server that cannot send a part of an object.
+    pub(super) fn without_ranges(message: String) -> StoreProblem {
+        StoreProblem { kind: ProblemKind::NoRanges, message }
+    }
+
     /// Describes an error by its text and its first cause.
     pub(super) fn of(error: &object_store::Error) -> StoreProblem {
         let kind = match error {
