@@ -81,6 +81,8 @@ const BOUNDARIES: &[Boundary] = &[
             "model/warm_up.rs",
             "model/runner.rs",
             "repository/load_cache.rs",
+            "repository/private_folder.rs",
+            "repository/remote/download.rs",
             "registry/examine.rs",
             "registry/example.rs",
             "registry/loader.rs",
@@ -129,8 +131,14 @@ const BOUNDARIES: &[Boundary] = &[
     Boundary {
         module: "",
         words: &["tokio_rustls::"],
-        allowed_in: &["http/stream.rs", "http/tls.rs", "cli/client.rs"],
+        allowed_in: &["http/stream.rs", "http/tls.rs", "cli/client.rs", "repository/remote/connection.rs"],
         because: "one file makes the handshakes",
+    },
+    Boundary {
+        module: "",
+        words: &["object_store::"],
+        allowed_in: &["repository/remote/"],
+        because: "one folder knows object stores; everything else reads a store of models",
     },
     Boundary {
         module: "",
@@ -151,6 +159,7 @@ const BOUNDARIES: &[Boundary] = &[
             ".read_config(",
             ".read_manifest(",
             ".materialise(",
+            ".verify_files(",
             "_fingerprint(",
             "VerifiedVersion::read",
         ],

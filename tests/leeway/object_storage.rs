@@ -13,6 +13,7 @@ use leeway::repository::{RemoteStore, Store};
 use object_store::aws::AmazonS3Builder;
 use serde_json::Value;
 
+use crate::documentation::blocks_after;
 use crate::harness::{KillOnDrop, Repository, Server, checkout, leeway, run};
 use crate::s3_server::{Proxy, S3Server, request};
 
@@ -368,4 +369,21 @@ fn a_wrong_location_is_an_error_at_the_start() {
     let (code, said) = run(&mut leeway(&["init", &shipped(1), "--models", "s3://bucket/models"]));
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("s3://bucket/models: this is not a folder; `leeway init` writes to a folder"), "{said}");
+}
+
+#[test]
+fn the_documented_commands_work() {
+    let bucket = Bucket::new("models");
+    std::fs::copy(shipped(1), bucket.folder.path().join("digits.onnx")).unwrap();
+    std::fs::write(bucket.folder.path().join("model.toml"), patient_digits()).unwrap();
+    let page = std::fs::read_to_string(checkout().join("docs/object-storage.md")).unwrap();
+    let commands = blocks_after(&page, "run: object-storage").concat();
+    let script = format!("set -e\nleeway() {{ {} \"$@\"; }}\n{commands}", env!("CARGO_BIN_EXE_leeway"));
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script]).current_dir(bucket.folder.path()).env_remove("ORT_DYLIB_PATH").envs(bucket.settings());
+    let (code, said) = run(&mut bash);
+    assert_eq!(code, 0, "{said}");
+    for says in ["Added version 1: s3://models/production/digits/1", "1 versions are", "All models load and run."] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
 }

@@ -135,14 +135,16 @@ impl Objects {
         self.runtime.block_on(read(Arc::clone(&self.store), place, limit))
     }
 
-    /// Reads several small objects, some of them at the same time.
+    /// Reads several small objects, some of them at the same time. If the store fails, the rest is not tried, and has the same
+    /// problem.
     pub(super) fn read_all(&self, paths: Vec<String>, limit: u64) -> Vec<(String, Result<Bytes, StoreProblem>)> {
         let mut waiting = paths.into_iter();
         let mut finished = Vec::new();
-        self.runtime.block_on(async {
-            let mut reading = JoinSet::new();
+        let failed = self.runtime.block_on(async {
+            let (mut reading, mut failed) = (JoinSet::new(), None);
             loop {
-                for path in waiting.by_ref().take(READS_AT_ONE_TIME.saturating_sub(reading.len())) {
+                let room = if failed.is_none() { READS_AT_ONE_TIME.saturating_sub(reading.len()) } else { 0 };
+                for path in waiting.by_ref().take(room) {
                     let (store, place) = (Arc::clone(&self.store), self.path(&path));
                     reading.spawn(async move {
                         let text = match place {
@@ -153,12 +155,18 @@ impl Objects {
                     });
                 }
                 match reading.join_next().await {
-                    Some(Ok(read)) => finished.push(read),
+                    Some(Ok((path, text))) => {
+                        failed = failed.or(text.as_ref().err().filter(|problem| problem.is_of_store()).cloned());
+                        finished.push((path, text));
+                    }
                     Some(Err(error)) => tracing::error!(%error, "an object could not be read"),
-                    None => break,
+                    None => return failed,
                 }
             }
         });
+        if let Some(problem) = failed {
+            finished.extend(waiting.map(|path| (path, Err(problem.clone()))));
+        }
         finished
     }
 
@@ -280,7 +288,7 @@ async fn read(store: Arc<dyn ObjectStore>, place: Path, limit: u64) -> Result<By
         if size > limit { Ok(Err(size)) } else { found.bytes().await.map(Ok) }
     };
     let read = within(SMALL_TIMEOUT, timeout(SMALL_TIMEOUT, reading).await)?;
-    read.map_err(|size| StoreProblem::new(format!("{place} has {size} bytes; at most {limit} are read")))
+    read.map_err(|size| StoreProblem::too_large(format!("{place} has {size} bytes; at most {limit} are read")))
 }
 
 fn within<T>(

@@ -44,6 +44,9 @@ struct Listed {
     marks: Arc<Marks>,
     /// The models in it; `None` before the first listing.
     listing: Option<Arc<Listing>>,
+    /// Problems with the small files that could not be read after the last listing, by path. They are read again after the next
+    /// one, not each time that one of many is needed.
+    unread: BTreeMap<String, StoreProblem>,
     /// Marks under which the bytes of objects were found to be those of their manifest, by path.
     verified: BTreeMap<String, ObjectMark>,
 }
@@ -138,11 +141,17 @@ impl RemoteStore {
     fn read_texts(&self, listing: &Listing) {
         let is_new = |(path, mark): &(String, &ObjectMark)| self.remembered.text(path, mark).is_none();
         let new: BTreeMap<String, &ObjectMark> = listing.texts().filter(is_new).collect();
+        let mut unread = BTreeMap::new();
         for (path, text) in self.objects.read_all(new.keys().cloned().collect(), MAX_TEXT_BYTES) {
-            if let (Ok(text), Some(mark)) = (text, new.get(&path)) {
-                self.remembered.remember_text(&path, mark, &text);
+            match (text, new.get(&path)) {
+                (Ok(text), Some(mark)) => self.remembered.remember_text(&path, mark, &text),
+                (Ok(_), None) => {}
+                (Err(problem), _) => {
+                    unread.insert(path, problem);
+                }
             }
         }
+        self.listed.lock().unread = unread;
     }
 
     /// Returns the last listing. Lists the objects if this was not done yet.
@@ -156,7 +165,8 @@ impl RemoteStore {
         if let Some(text) = self.remembered.text(path, mark) {
             return Ok(text);
         }
-        let text = self.objects.read(path, MAX_TEXT_BYTES)?;
+        let unread = self.listed.lock().unread.get(path).cloned();
+        let text = unread.map_or_else(|| self.objects.read(path, MAX_TEXT_BYTES), Err)?;
         self.remembered.remember_text(path, mark, &text);
         Ok(text.into())
     }
@@ -398,6 +408,33 @@ mod tests {
             assert!(store.materialise(&digits(), Version::FIRST).is_ok());
             drop(store);
         });
+    }
+
+    #[test]
+    fn versions_in_use_are_kept_and_others_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = RepositoryConfig {
+            cache: Some(folder.path().join("cache")),
+            cache_mb: NonZeroU64::MIN,
+            ..RepositoryConfig::default()
+        };
+        let store = RemoteStore::over(Arc::new(InMemory::new()), "s3://bucket", "", &config).unwrap();
+        let (model, second): (ModelName, Version) = ("large".parse().unwrap(), "2".parse().unwrap());
+        for (version, byte) in [(Version::FIRST, 1), (second, 2)] {
+            let made = folder.path().join(version.to_string());
+            std::fs::create_dir(&made).unwrap();
+            std::fs::write(made.join("model.onnx"), vec![byte; 700_000]).unwrap();
+            Manifest::write_for(&made).unwrap();
+            let config = (version == Version::FIRST).then_some("");
+            store.publish(&model, &made, config, version).unwrap();
+        }
+        store.list().unwrap();
+        let loaded = store.materialise(&model, Version::FIRST).unwrap();
+        let refusal = store.materialise(&model, second).unwrap_err();
+        assert!(refusal.fault.is_transient() && refusal.message.contains("repository.cache_mb"), "{refusal}");
+        drop(loaded);
+        store.materialise(&model, second).unwrap();
+        assert_eq!(std::fs::read_dir(store.cache.files()).unwrap().count(), 1);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) enum ProblemKind {
     Exists,
     /// The server cannot send a part of an object.
     NoRanges,
+    /// The object is larger than what is read of it.
+    TooLarge,
     /// Anything else.
     Other,
 }
@@ -36,6 +38,16 @@ impl StoreProblem {
     /// A server that cannot send a part of an object.
     pub(super) fn without_ranges(message: String) -> StoreProblem {
         StoreProblem { kind: ProblemKind::NoRanges, message }
+    }
+
+    /// An object that is larger than what is read of it.
+    pub(super) fn too_large(message: String) -> StoreProblem {
+        StoreProblem { kind: ProblemKind::TooLarge, message }
+    }
+
+    /// Returns true if the store may be at fault, and not one object.
+    pub(super) fn is_of_store(&self) -> bool {
+        self.kind == ProblemKind::Other
     }
 
     /// Describes an error by its text and its first cause.
