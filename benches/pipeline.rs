@@ -51,7 +51,7 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let inline_slots = InlineSlots::for_threads(2.try_into().unwrap()).unwrap();
     let limits = LoadingConfig::default();
     let loader = Loader {
-        store: Arc::new(LocalFolder::new(config().repository.path)),
+        store: Arc::new(LocalFolder::new(checkout().join("models"))),
         engine,
         isolated_engine: None,
         stages: Stages::default(),

@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::harness::checkout;
 
@@ -36,7 +38,7 @@ impl S3Server {
 
     /// Returns the first line of the server's output that has this form.
     fn answer<T>(&self, read: impl Fn(&str) -> Option<T>) -> T {
-        let mut child = self.child.lock().unwrap();
+        let mut child = self.child.lock();
         let mut output = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
         loop {
             let mut line = String::new();
@@ -49,13 +51,16 @@ impl S3Server {
 
     /// Adds the model `many` with this many versions below a prefix of a bucket.
     pub(crate) fn seed(&self, bucket: &str, prefix: &str, versions: usize) {
-        writeln!(self.child.lock().unwrap().stdin.as_mut().unwrap(), "seed {bucket} {prefix} {versions}").unwrap();
+        writeln!(self.child.lock().stdin.as_mut().unwrap(), "seed {bucket} {prefix} {versions}").unwrap();
         self.answer(|line| (line == "done").then_some(()));
     }
 
-    /// Sends a request without a signature, and returns the status and the body of the answer.
+    /// Sends a request, and returns the status and the body of the answer.
     pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
-        request(self.address, method, path, body)
+        // The server wants a signature, and does not check it.
+        let signature = "authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+                         SignedHeaders=host, Signature=0\r\n";
+        request(self.address, method, path, (signature, body))
     }
 
     /// Creates a bucket.
@@ -64,12 +69,12 @@ impl S3Server {
     }
 }
 
-/// Sends a request, and returns the status and the body of the answer.
-pub(crate) fn request(to: SocketAddr, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+/// Sends a request with further lines of its head, and returns the status and the body of the answer.
+pub(crate) fn request(to: SocketAddr, method: &str, path: &str, (lines, body): (&str, &[u8])) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(to).unwrap();
     let length = body.len();
     let head = format!(
-        "{method} /{path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "{method} /{path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n{lines}\
          content-length: {length}\r\n\r\n"
     );
     stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
@@ -107,7 +112,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
                 // A dropped connection is what a client of a server that is down sees.
-                if !state.lock().unwrap().is_down {
+                if !state.lock().is_down {
                     std::thread::spawn(move || serve(client, server, &state));
                 }
             }
@@ -117,18 +122,18 @@ impl Proxy {
 
     /// Returns the first lines of the requests since the last call.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let requests = std::mem::take(&mut self.state.lock().unwrap().requests);
+        let requests = std::mem::take(&mut self.state.lock().requests);
         requests.iter().map(|head| head.lines().next().unwrap_or_default().to_owned()).collect()
     }
 
     /// Returns the requests since the last call, each with all of its head.
     pub(crate) fn heads(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().requests)
+        std::mem::take(&mut self.state.lock().requests)
     }
 
     /// Ends all connections, and refuses new ones.
     pub(crate) fn go_down(&self) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.is_down = true;
         for connection in state.connections.drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
@@ -136,12 +141,12 @@ impl Proxy {
     }
 
     pub(crate) fn come_back(&self) {
-        self.state.lock().unwrap().is_down = false;
+        self.state.lock().is_down = false;
     }
 
     /// Cuts off the answer to the next request whose first line has this part, once, after this many bytes.
     pub(crate) fn cut(&self, part: &str, after: usize) {
-        self.state.lock().unwrap().cut = Some((part.to_owned(), after));
+        self.state.lock().cut = Some((part.to_owned(), after));
     }
 }
 
@@ -150,12 +155,12 @@ fn serve(mut client: TcpStream, server: SocketAddr, state: &Arc<Mutex<ProxyState
     let Ok(mut upstream) = TcpStream::connect(server) else { return };
     let left = Arc::new(Mutex::new(None::<usize>));
     let (mut to_client, mut from_server) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-    state.lock().unwrap().connections.extend([client.try_clone().unwrap(), upstream.try_clone().unwrap()]);
+    state.lock().connections.extend([client.try_clone().unwrap(), upstream.try_clone().unwrap()]);
     let limit = Arc::clone(&left);
     let answers = std::thread::spawn(move || {
         let mut bytes = [0; 1 << 14];
         while let Ok(count @ 1..) = from_server.read(&mut bytes) {
-            let mut left = limit.lock().unwrap();
+            let mut left = limit.lock();
             let sent = left.map_or(count, |left| left.min(count));
             if to_client.write_all(&bytes[..sent]).is_err() || sent < count {
                 break;
@@ -170,10 +175,10 @@ fn serve(mut client: TcpStream, server: SocketAddr, state: &Arc<Mutex<ProxyState
         let chunk = &bytes[..count];
         if [&b"GET "[..], b"PUT ", b"HEAD ", b"DELETE ", b"POST "].iter().any(|method| chunk.starts_with(method)) {
             let head = String::from_utf8_lossy(chunk).split("\r\n\r\n").next().unwrap_or_default().to_owned();
-            let mut state = state.lock().unwrap();
+            let mut state = state.lock();
             let first = head.lines().next().unwrap_or_default();
             if let Some((_, after)) = state.cut.take_if(|(part, _)| first.contains(&**part)) {
-                *left.lock().unwrap() = Some(after);
+                *left.lock() = Some(after);
             }
             state.requests.push(head);
         }

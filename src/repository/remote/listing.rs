@@ -52,7 +52,7 @@ impl Listing {
                 continue;
             }
             match model.parse::<ModelName>() {
-                Ok(name) => listing.note(name, rest, mark, &mut problems),
+                Ok(name) => listing.note(&name, rest, mark, &mut problems),
                 Err(error) => {
                     problems.insert(model.to_owned(), format!("{error}; rename the folder, or move it away"));
                 }
@@ -75,7 +75,7 @@ impl Listing {
     }
 
     /// Notes an object of a model.
-    fn note(&mut self, name: ModelName, path: &str, mark: &ObjectMark, problems: &mut BTreeMap<String, String>) {
+    fn note(&mut self, name: &ModelName, path: &str, mark: &ObjectMark, problems: &mut BTreeMap<String, String>) {
         let model = self.models.entry(name.clone()).or_default();
         let Some((folder, file)) = path.split_once('/') else {
             if path == CONFIG_FILE {

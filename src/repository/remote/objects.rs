@@ -184,9 +184,9 @@ impl Objects {
     }
 
     /// Creates a small object. A problem of the kind [`ProblemKind::Exists`] means that another writer was first.
-    pub(super) fn create(&self, path: &str, content: Vec<u8>) -> Result<(), StoreProblem> {
+    pub(super) fn create(&self, path: &str, content: &[u8]) -> Result<(), StoreProblem> {
         let place = self.path(path)?;
-        let payload = PutPayload::from(content.clone());
+        let payload = PutPayload::from(content.to_vec());
         let created = self.run(SMALL_TIMEOUT, self.store.put_opts(&place, payload, PutMode::Create.into()));
         match created {
             Err(problem) if problem.kind == ProblemKind::Exists => {

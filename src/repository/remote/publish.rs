@@ -101,7 +101,7 @@ impl RemoteStore {
     /// Claims a version. Returns false if it is another's.
     fn claim(&self, model: &ModelName, version: Version, claim: &str) -> Result<bool, SetupError> {
         let path = format!("{model}/{version}/{CLAIM}");
-        match self.objects.create(&path, claim.as_bytes().to_vec()) {
+        match self.objects.create(&path, claim.as_bytes()) {
             Err(problem) if problem.kind == ProblemKind::Exists => return Ok(false),
             created => created.map_err(|problem| self.failed(&problem))?,
         }
@@ -130,29 +130,25 @@ impl RemoteStore {
             fail::fail_point!("publish::uploaded_file", |_| Err(SetupError::Repository("fail point".to_owned())));
         }
         if let Some(text) = new_config {
-            self.objects.create(&config_path(model), text.as_bytes().to_vec()).map_err(|problem| {
-                match problem.kind {
-                    ProblemKind::Exists => {
-                        let place = format!("{}/{}", self.place, config_path(model));
-                        SetupError::Repository(format!(
-                            "{place}: another {CONFIG_FILE} was added meanwhile; compare the two"
-                        ))
-                    }
-                    _ => failed(problem),
-                }
-            })?;
-        }
-        let manifest = Manifest::read(folder).map_err(refused)?.to_toml().map_err(SetupError::Repository)?;
-        self.objects.create(&manifest_path(model, version), manifest.into_bytes()).map_err(|problem| {
-            match problem.kind {
+            self.objects.create(&config_path(model), text.as_bytes()).map_err(|problem| match problem.kind {
                 ProblemKind::Exists => {
-                    let place = format!("{}/{}", self.place, manifest_path(model, version));
+                    let place = format!("{}/{}", self.place, config_path(model));
                     SetupError::Repository(format!(
-                        "{place}: another {MANIFEST_FILE} is there already; nothing was changed"
+                        "{place}: another {CONFIG_FILE} was added meanwhile; compare the two"
                     ))
                 }
                 _ => failed(problem),
+            })?;
+        }
+        let manifest = Manifest::read(folder).map_err(refused)?.to_toml().map_err(SetupError::Repository)?;
+        self.objects.create(&manifest_path(model, version), manifest.as_bytes()).map_err(|problem| match problem.kind {
+            ProblemKind::Exists => {
+                let place = format!("{}/{}", self.place, manifest_path(model, version));
+                SetupError::Repository(format!(
+                    "{place}: another {MANIFEST_FILE} is there already; nothing was changed"
+                ))
             }
+            _ => failed(problem),
         })
     }
 

@@ -119,16 +119,16 @@ impl RemoteStore {
 
     /// Makes a list of objects the last listing.
     fn take_over(&self, marks: Marks, origin: Origin) -> Arc<Listing> {
+        let marks = Arc::new(marks);
         let listing = {
             let mut listed = self.listed.lock();
-            if let Some(listing) = listed.listing.as_ref().filter(|_| *listed.marks == marks) {
+            if let Some(listing) = listed.listing.as_ref().filter(|_| listed.marks == marks) {
                 return Arc::clone(listing);
             }
             let listing = Arc::new(Listing::of(&marks, &self.place));
-            let is_listed = |path: &String, mark: &mut ObjectMark| marks.get(path) == Some(mark);
-            listed.verified.retain(is_listed);
+            listed.verified.retain(|path, mark| marks.get(path) == Some(mark));
             listed.listing = Some(Arc::clone(&listing));
-            listed.marks = Arc::new(marks.clone());
+            listed.marks = Arc::clone(&marks);
             listing
         };
         if origin == Origin::Store {
@@ -171,12 +171,8 @@ impl RemoteStore {
         Ok(text.into())
     }
 
-    /// Returns the manifest of a version as bytes and parsed, and its other files, which are those of the manifest.
-    fn files(
-        &self,
-        model: &ModelName,
-        version: Version,
-    ) -> Result<(Vec<u8>, Manifest, BTreeMap<FilePath, RemoteFile>), Refusal> {
+    /// Returns the files of a version, which are those of its manifest.
+    fn files(&self, model: &ModelName, version: Version) -> Result<RemoteFiles, Refusal> {
         let listing = self.listing().map_err(Refusal::of(LoadFault::Resources))?;
         let manifest_text = self.manifest_text(&listing, model, version)?;
         let manifest = parse_manifest(&manifest_text)?;
@@ -193,10 +189,10 @@ impl RemoteStore {
             let path = format!("{model}/{version}/{name}");
             let digest = *manifest.files.get(&name)?;
             let place = format!("{}/{path}", self.place);
-            Some((name, RemoteFile { path, place, size: mark.size, digest }))
+            Some(RemoteFile { path, place, size: mark.size, digest })
         };
         let files = found.into_iter().filter_map(file).collect();
-        Ok((manifest_text, manifest, files))
+        Ok(RemoteFiles { manifest_text, manifest, files })
     }
 
     fn manifest_text(&self, listing: &Listing, model: &ModelName, version: Version) -> Result<Vec<u8>, Refusal> {
@@ -222,6 +218,15 @@ impl RemoteStore {
         let listed = self.listed.lock();
         listed.verified.get(path).is_some_and(|mark| listed.marks.get(path) == Some(mark))
     }
+}
+
+/// The files of a version in an object store.
+#[derive(Debug)]
+struct RemoteFiles {
+    manifest_text: Vec<u8>,
+    manifest: Manifest,
+    /// The files except the manifest.
+    files: Vec<RemoteFile>,
 }
 
 /// Source of a list of objects.
@@ -287,16 +292,15 @@ impl Store for RemoteStore {
 
     fn materialise(&self, model: &ModelName, version: Version) -> Result<LocalVersion, Refusal> {
         let fingerprint = self.version_fingerprint(model, version);
-        let (text, _, files) = self.files(model, version)?;
+        let RemoteFiles { manifest_text, files, .. } = self.files(model, version)?;
         let unwritable = |error: std::io::Error| {
             Refusal::new(LoadFault::Resources, format!("{}: {error}", self.cache.folder().display()))
         };
         // Held first, so that making room for one file does not remove another.
-        let (folder, hold) = self.cache.hold(&text).map_err(unwritable)?;
-        let missing =
-            files.values().filter(|file| self.cache.size_of(file.digest).is_none()).map(|file| file.size).sum();
+        let (folder, hold) = self.cache.hold(&manifest_text).map_err(unwritable)?;
+        let missing = files.iter().filter(|file| self.cache.size_of(file.digest).is_none()).map(|file| file.size).sum();
         self.cache.make_room(missing).map_err(|problem| Refusal::new(LoadFault::Resources, problem))?;
-        for file in files.values() {
+        for file in &files {
             if fetch(&self.objects, &self.cache, file)? == Fetched::Downloaded {
                 self.note_verified(&file.path);
             }
@@ -310,8 +314,8 @@ impl Store for RemoteStore {
     }
 
     fn verify_files(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {
-        let (_, manifest, files) = self.files(model, version)?;
-        for file in files.values().filter(|file| !self.is_verified(&file.path)) {
+        let RemoteFiles { manifest, files, .. } = self.files(model, version)?;
+        for file in files.iter().filter(|file| !self.is_verified(&file.path)) {
             verify(&self.objects, file)?;
             self.note_verified(&file.path);
         }

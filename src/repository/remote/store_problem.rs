@@ -55,7 +55,8 @@ impl StoreProblem {
         let kind = match error {
             object_store::Error::NotFound { .. } => ProblemKind::Missing,
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => ProblemKind::Exists,
-            // The crate has no kind of its own for it.
+            object_store::Error::NotSupported { .. } => ProblemKind::NoRanges,
+            // Some clients have no kind of their own for it.
             other if other.to_string().contains("non-partial response") => ProblemKind::NoRanges,
             _ => ProblemKind::Other,
         };
