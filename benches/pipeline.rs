@@ -39,7 +39,7 @@ fn body(rows: usize) -> Vec<u8> {
 
 fn config() -> Config {
     let mut config = Config::default();
-    config.repository.path = checkout().join("models");
+    config.repository.path = checkout().join("models").into();
     config.repository.default_model = Some("digits".parse().unwrap());
     config
 }
@@ -51,7 +51,7 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let inline_slots = InlineSlots::for_threads(2.try_into().unwrap()).unwrap();
     let limits = LoadingConfig::default();
     let loader = Loader {
-        store: Arc::new(LocalFolder::new(config().repository.path)),
+        store: Arc::new(LocalFolder::new(checkout().join("models"))),
         trusted_keys: Default::default(),
         engine,
         isolated_engine: None,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Installs the clients that the tests point at Leeway into .clients: tritonclient, the KServe SDK, MLflow and others with pip,
 and the TypeScript compiler with npm, with the pinned versions of tests/clients. What the tests of the Python module need goes
-into .clients/module, because those clients refuse current versions of pandas.
+into .clients/module, because those clients refuse current versions of pandas; a server with the API of S3 goes into
+.clients/object_storage.
 
 Run it as often as you like: nothing happens while the pinned versions are those that are installed.
 """
@@ -31,7 +32,8 @@ def install(pinned, *command):
 
 
 def main():
-    for pinned, folder in [(PINNED, FOLDER), (ROOT / "python", FOLDER / "module")]:
+    object_storage = (PINNED / "object_storage", FOLDER / "object_storage")
+    for pinned, folder in [(PINNED, FOLDER), (ROOT / "python", FOLDER / "module"), object_storage]:
         if is_installed("requirements.txt", pinned, folder):
             continue
         venv.create(folder, with_pip=True)

@@ -170,7 +170,7 @@ impl App {
         let inline_slots = InlineSlots::for_threads(config.http.threads())?;
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
-            store: repository::store(&config.repository),
+            store: repository::store(&config.repository, &config.state)?,
             trusted_keys: config.repository.trusted_keys.clone().into(),
             engine,
             isolated_engine,

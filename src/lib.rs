@@ -14,7 +14,7 @@
 //! Off the request path:
 //!
 //! ```text
-//! repository (models and versions on disk) → registry (verify, try out, load, warm up)
+//! repository (models and versions at rest) → registry (verify, try out, load, warm up)
 //!            → deploy (traffic split) → Catalog (immutable snapshot)
 //! ```
 //!
@@ -70,7 +70,7 @@
 //! | [`telemetry`] | traces: which requests are sampled, their spans, and the export of spans over OTLP off the request path | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or columns, CSV, an image, sound, or a file) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
-//! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
+//! | [`repository`] | models and versions at rest, in a folder or an object store: the trait of a store, the cache of downloaded files, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes models and versions: proposes a `model.toml` for a file, adds a version, makes its baseline and its examples | HTTP, servers |
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |

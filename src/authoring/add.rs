@@ -47,6 +47,8 @@ pub struct Addition<'a> {
     pub facts: Manifest,
     /// Key that the version is signed with, if it is signed.
     pub key: Option<&'a SigningKey>,
+    /// The version that it becomes, unless it is taken; `None` for the one after the highest in the folder.
+    pub version: Option<Version>,
 }
 
 /// The version that was added.
@@ -54,6 +56,7 @@ pub struct Addition<'a> {
 pub struct Added {
     /// The new version.
     pub version: Version,
+    /// Its folder, or its location in an object store.
     pub folder: PathBuf,
     /// Its manifest, with its files.
     pub manifest: Manifest,
@@ -87,7 +90,7 @@ pub fn add(
     trial: Option<&Trial>,
     progress: &dyn Fn(Progress),
 ) -> Result<Added, SetupError> {
-    let Addition { model, files, facts, key } = addition;
+    let Addition { model, files, facts, key, version } = addition;
     let model = model.canonicalize().map_err(|error| match model.exists() {
         true => at(model, &error),
         false => SetupError::Repository(format!(
@@ -96,7 +99,7 @@ pub fn add(
         )),
     })?;
     let staging = Staging::create(&model)?;
-    let order = order(&model, next_version(&model)?)?;
+    let order = order(&model, version.map_or_else(|| next_version(&model), Ok)?)?;
     stage_files(files, &staging)?;
     let weights_beside = stage_weights_beside(&files.onnx, &staging)?;
     let mut manifest = Manifest::write(facts, staging.path())?;

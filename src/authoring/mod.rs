@@ -2,7 +2,7 @@
 //!
 //! - `add.rs` adds a version, and `add_baseline.rs` adds a baseline to one. Both build the version in a hidden folder
 //!   (`staging.rs`), which becomes a version by one rename. `weights_beside.rs` adds the weights that an exporter wrote
-//!   beside the ONNX file.
+//!   beside the ONNX file. `add_to_store.rs` makes a version in a temporary folder, and uploads it to an object store.
 //! - `init/` makes a model of an ONNX file, with a `model.toml` that it proposes; `table_columns.rs` reads the columns of
 //!   training data for it.
 //! - `training_data.rs` makes baselines, with `labelled_rows.rs` for rows whose truth is known, and `recorded_examples.rs`
@@ -17,6 +17,7 @@
 
 mod add;
 mod add_baseline;
+mod add_to_store;
 mod arrow_file;
 mod columns;
 mod data_file;
@@ -43,6 +44,7 @@ mod weights_beside;
 
 pub use self::add::{Added, Addition, NewFiles, add};
 pub use self::add_baseline::add_baseline;
+pub use self::add_to_store::{RemoteAddition, add_to_store};
 pub use self::columns::{Cells, ColumnToRead, HeaderColumn, is_index_of_pandas, names};
 pub use self::data_file::{DataFile, Delimiter};
 pub use self::init::{Draft, ModelToMake, Tools, draft};

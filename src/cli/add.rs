@@ -7,14 +7,17 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Args};
 
+use super::add_target::AddTarget;
 use super::baseline::{LabelArgs, ProgressBar, TimeArgs, write_baseline};
-use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
 use super::settings::RepositoryArgs;
 use super::sign::PasswordArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, SigningKey, add};
+use crate::authoring::{
+    Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, RemoteAddition, SigningKey, add,
+    add_to_store,
+};
 use crate::identity::Version;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
@@ -28,8 +31,14 @@ use crate::repository::{
 #[command(group(ArgGroup::new("rows_as_golden").args(["record_golden", "golden_label_column"])))]
 #[command(group(ArgGroup::new("rows").args(["record_golden", "golden_label_column", "baseline_data"]).multiple(true)))]
 pub(super) struct AddArgs {
-    /// Folder of the model, with its model.toml, as in models/digits
-    model_dir: PathBuf,
+    /// Folder of the model, with its model.toml, as in models/digits; or its location in an object store, as in
+    /// s3://bucket/models/digits, or only its name if repository.path is such a location
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+
+    /// File with the model.toml of a model that is not in the object store yet
+    #[arg(long, value_name = "FILE")]
+    model_toml: Option<PathBuf>,
 
     /// ONNX file of the model
     #[arg(long, value_name = "FILE")]
@@ -157,7 +166,14 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         Some(file) => Some(SigningKey::read(file, args.password.password()?)?),
         None => None,
     };
-    clean_up_at_signals(&args.model_dir)?;
+    let target = AddTarget::of(&args.model, &config)?;
+    if let (AddTarget::Folder(folder), Some(_)) = (&target, &args.model_toml) {
+        bail!(
+            "{}: --model-toml is for a model in an object store; in a folder, put the file beside the versions",
+            folder.display()
+        );
+    }
+    target.clean_up_at_signals()?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
     let times = args.times.of_data();
@@ -193,9 +209,19 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         ..Manifest::of(Default::default())
     };
     let trial = trial(&config, &engine)?;
-    let addition = Addition { model: &args.model_dir, files: &files, facts, key: key.as_ref() };
     let bar = ProgressBar::new();
-    let added = add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
+    let (files, trial, progress) = (&files, trial.as_ref(), &|progress| bar.show(progress));
+    let added = match &target {
+        AddTarget::Folder(model) => {
+            add(Addition { model, files, facts, key: key.as_ref(), version: None }, &engine, stages, trial, progress)?
+        }
+        AddTarget::Remote(remote) => {
+            let (store, model, work) = (&remote.store, &remote.model, remote.work.path());
+            let config = args.model_toml.as_deref();
+            let addition = RemoteAddition { store, model, work, config, files, facts, key: key.as_ref() };
+            add_to_store(addition, &engine, stages, trial, progress)?
+        }
+    };
     bar.finish();
     let mut out = terminal::stdout();
     write_added(&mut out, &added)?;
@@ -273,7 +299,7 @@ pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
     let keys = TrustedKeys::from(config.repository.trusted_keys.clone());
-    let store = repository::store(&config.repository);
+    let store = repository::store(&config.repository, &config.state)?;
     let found = store.list()?;
     for problem in &found.problems {
         bad += 1;
@@ -281,9 +307,11 @@ pub(super) fn verify(settings: &RepositoryArgs) -> Result<()> {
     }
     for found in found.models {
         for &version in &found.versions {
-            let folder = store.materialise(&found.name, version);
             let trust = Trust { keys: &keys, model: &found.name, version };
-            match folder.and_then(|folder| VerifiedVersion::read_trusted(&folder, trust)) {
+            let place = store.materialise(&found.name, version);
+            let verified = place.and_then(|place| VerifiedVersion::read_trusted(place, trust));
+            // The files in an object store may differ from their copies here.
+            match verified.and_then(|verified| store.verify_files(&found.name, version).map(|_| verified)) {
                 Ok(verified) => {
                     good += 1;
                     let key = verified.signed_by.map(|key| format!(", signed by {key}")).unwrap_or_default();

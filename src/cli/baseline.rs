@@ -14,8 +14,10 @@ use super::log::without_path;
 use super::log_window::LogWindowArgs;
 use super::settings::{RepositoryArgs, one_thread};
 use super::terminal;
-use crate::authoring::{BaselineData, DataFile, Delimiter, LabelledData, Progress, RowTimes, add_baseline};
-use crate::config::Config;
+use crate::authoring::{
+    BaselineData, DataFile, Delimiter, LabelledData, Progress, RowTimes, abandon_additions, add_baseline,
+};
+use crate::config::{Config, RepositoryLocation};
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
 use crate::monitor::{Baseline, LabelledBaseline};
@@ -138,8 +140,16 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     }
     let (Some(model), Some(version)) = (args.model, args.version) else { bail!("give a model and a version") };
     let config = args.settings.load()?;
-    let folder = if model.is_dir() { model } else { config.repository.path.join(model) };
-    clean_up_at_signals(&folder)?;
+    let remedy = "a version in an object store never changes: make a new one with `leeway add --baseline-data`";
+    let folder = match model.to_str().and_then(|model| model.parse().ok()) {
+        Some(location @ (RepositoryLocation::Bucket(_) | RepositoryLocation::HttpIndex(_))) => {
+            location.folder(remedy)?.to_owned()
+        }
+        _ if model.is_dir() => model,
+        _ => config.repository.path.folder(remedy)?.join(model),
+    };
+    let model = folder.clone();
+    clean_up_at_signals(move || abandon_additions(&model))?;
     let folder = match folder.canonicalize() {
         Ok(found) => found,
         Err(error) => bail!("{}: {error}", folder.display()),

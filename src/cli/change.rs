@@ -1,8 +1,6 @@
 //! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`. A running server makes the change, or, with
 //! `--offline`, the change is written to the journal of a server that is not running.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;
@@ -38,9 +36,9 @@ pub(super) struct ChangeArgs {
     #[arg(long, conflicts_with = "server")]
     offline: bool,
 
-    /// Folder with the models, instead of repository.path, for --offline
+    /// Folder or location of the models, instead of repository.path, for --offline
     #[arg(short, long, value_name = "FOLDER", requires = "offline")]
-    models: Option<PathBuf>,
+    models: Option<String>,
 
     /// Wait until the change is in effect on all servers that share the state, at most this many seconds [default: 30]
     #[arg(
@@ -127,6 +125,7 @@ fn by_the_server(client: &Client, request: &ChangeRequest, wait: Option<u64>) ->
 /// Writes a change of a deployment to the journal, for the next start of a server.
 async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
     let journal = state::open_journal(&config.state).await?;
-    let (store, keys) = (repository::store(&config.repository), config.repository.trusted_keys.clone().into());
+    let store = repository::store(&config.repository, &config.state)?;
+    let keys = config.repository.trusted_keys.clone().into();
     Ok(change_offline(&*journal, (&*store, &keys), request).await?)
 }

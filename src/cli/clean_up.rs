@@ -1,16 +1,12 @@
 //! Removal of an unfinished version when a command is interrupted.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::settings::one_thread;
-use crate::authoring::abandon_additions;
 
-/// Removes the unfinished version and ends this process when a signal arrives.
-pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
-    let model = model.to_owned();
+/// Removes the unfinished version with `clean_up` and ends this process when a signal arrives.
+pub(super) fn clean_up_at_signals(clean_up: impl FnOnce() + Send + 'static) -> Result<()> {
     let (sender, listening) = std::sync::mpsc::channel();
     let listen = move || -> Result<()> {
         one_thread()?.block_on(async {
@@ -22,7 +18,7 @@ pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
                 _ = interrupt.recv() => SignalKind::interrupt(),
                 _ = terminate.recv() => SignalKind::terminate(),
             };
-            abandon_additions(&model);
+            clean_up();
             // The exit code that shells use for a process that a signal has ended.
             signal_hook::low_level::exit(128 + number.as_raw_value())
         })

@@ -1,7 +1,7 @@
 //! `leeway init`: makes a model of an ONNX file or of the folder of an export, with a commented `model.toml`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,7 +13,7 @@ use super::first_request::{curl, curl_of_image, model_url};
 use super::settings::SettingsArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{DataFile, Delimiter, Draft, LogWindow, ModelToMake, Tools, draft};
+use crate::authoring::{DataFile, Delimiter, Draft, LogWindow, ModelToMake, Tools, abandon_additions, draft};
 use crate::config::Config;
 use crate::identity::ModelName;
 use crate::model::onnx::OnnxRuntime;
@@ -62,8 +62,15 @@ pub(super) fn run(args: InitArgs, stages: &Stages) -> Result<()> {
         times: None,
     });
     let temporary = print.then(tempfile::tempdir).transpose().context("no temporary folder could be made")?;
-    let repository = temporary.as_ref().map_or(&*config.repository.path, |folder| folder.path());
-    clean_up_at_signals(repository)?;
+    let repository = match &temporary {
+        Some(folder) => folder.path(),
+        None => config.repository.path.folder(
+            "`leeway init` writes to a folder: give --models FOLDER, and upload the model with the tools of the object store, \
+             or its versions with `leeway add`",
+        )?,
+    };
+    let folder = repository.to_owned();
+    clean_up_at_signals(move || abandon_additions(&folder))?;
     let wanted = ModelToMake { given: &model, repository, name, training_data };
     let draft = make(&wanted, &config, stages)?;
     let mut out = terminal::stdout();
@@ -87,7 +94,7 @@ pub(super) fn make(wanted: &ModelToMake<'_>, config: &Config, stages: &Stages) -
 
 /// Adds the model to the repository, and writes what was done, what to check, and the next commands.
 /// `models` is the folder in the flag `--models`.
-fn publish(out: &mut impl Write, draft: Draft, config: &Config, models: Option<&Path>) -> Result<()> {
+fn publish(out: &mut impl Write, draft: Draft, config: &Config, models: Option<&str>) -> Result<()> {
     let Draft { name, guesses, sections_with_hints, example, instances, takes_images, .. } = &draft;
     let url = model_url(config.http.listen.iter(), !config.http.tls.is_off(), name);
     let mut requests = vec![curl(&url, name, example.as_deref(), *instances)];
@@ -107,7 +114,7 @@ fn publish(out: &mut impl Write, draft: Draft, config: &Config, models: Option<&
         out,
         "A server that runs on this folder finds the model by itself. Without one, start it, and send a request:\n"
     )?;
-    let models = models.map_or_else(String::new, |models| format!(" --models {}", models.display()));
+    let models = models.map_or_else(String::new, |models| format!(" --models {models}"));
     writeln!(out, "    leeway serve{models}")?;
     requests.iter().try_for_each(|request| writeln!(out, "    {request}"))?;
     writeln!(out, "\nA new version: leeway add {} --onnx FILE", added.folder.with_file_name("").display())?;

@@ -134,7 +134,12 @@ pub(super) fn run(args: LearnArgs) -> Result<()> {
 
 impl Target {
     fn find(args: &LearnArgs, config: &Config) -> Result<Target> {
-        let folder = if args.model.is_dir() { args.model.clone() } else { config.repository.path.join(&args.model) };
+        let remedy = "a profile is kept beside the model.toml of a repository in a folder; for one in an object store, give the times of \
+                      the training data: `leeway add --timestamp-column`";
+        let folder = match args.model.is_dir() {
+            true => args.model.clone(),
+            false => config.repository.path.folder(remedy)?.join(&args.model),
+        };
         let folder = folder.canonicalize().map_err(|error| anyhow!("{}: {error}", folder.display()))?;
         let name: ModelName = folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
         let versions = model_in_folder(&folder)?.versions;

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod add;
+mod add_target;
 mod answer;
 mod baseline;
 mod change;
@@ -18,6 +19,7 @@ mod findings;
 mod first_request;
 mod health;
 mod history;
+mod index;
 mod init;
 mod key;
 mod learn;
@@ -134,7 +136,8 @@ The model is tried out in a separate process, with its model.toml, before it bec
 nothing behind. The version is never changed afterwards.
 
     leeway add models/digits --onnx digits.onnx --trained-at 2026-11-24 --dataset digits-v7 \\
-        --metric accuracy=0.978 --record-golden instances.jsonl")]
+        --metric accuracy=0.978 --record-golden instances.jsonl
+    leeway add s3://bucket/models/digits --onnx digits.onnx --model-toml model.toml")]
     Add(Box<add::AddArgs>),
     /// Make the baseline that drift is measured against, for a version that was never deployed
     #[command(after_help = "\
@@ -154,6 +157,10 @@ version.toml.minisig, in the format of minisign. Servers check it if repository.
     leeway sign --generate versions.key
     leeway sign digits 3 --key versions.key")]
     Sign(Box<sign::SignArgs>),
+    /// Write the list of files with which a static web server shows a repository
+    #[command(after_help = "\
+    leeway index models     # writes models/index.json; then, elsewhere: leeway serve --models https://host/models")]
+    Index(index::IndexArgs),
     /// Predict the rows of a file, by a running server or in this process
     #[command(after_help = "\
     leeway predict digits rows.csv --ignore-column digit > predictions.jsonl
@@ -280,6 +287,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(&settings),
         Some(Command::Sign(args)) => sign::run(*args),
+        Some(Command::Index(args)) => index::run(&args),
         Some(Command::Predict(args)) => predict::run(&args, stages),
         Some(Command::Status(args)) => status::run(args),
         Some(Command::Top(args)) => top::run(args),

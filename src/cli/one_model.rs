@@ -42,13 +42,13 @@ impl OneModel {
     pub(super) fn configured(&self, mut config: Config) -> Result<Config> {
         match &self.made_in {
             Some(folder) => {
-                config.repository.path = folder.path().to_owned();
+                config.repository.path = folder.path().into();
                 // The folder does not change.
                 config.repository.poll_interval_ms = 0;
             }
             None => {
                 config.repository.only_model = Some(self.name.clone().map_or_else(|| named_as(&self.given), Ok)?);
-                config.repository.path.clone_from(&self.given);
+                config.repository.path = self.given.as_path().into();
             }
         }
         // The model was named on the command line.

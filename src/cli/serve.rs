@@ -13,7 +13,7 @@ use super::one_model::OneModel;
 use super::settings::SettingsArgs;
 use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
-use crate::config::{Config, ListenAddress, LogConfig, available_cores};
+use crate::config::{Config, ListenAddress, LogConfig, RepositoryLocation, available_cores};
 use crate::error::SetupError;
 use crate::identity::ModelName;
 use crate::machine;
@@ -154,7 +154,10 @@ fn log_start(config: &Config, file: Option<&Path>) {
         onnxruntime = runtime.as_ref().map_or("not found", |runtime| runtime.version()),
         library = runtime.as_ref().map(|runtime| absolute(runtime.library())),
         configuration = file.map_or("none: defaults, environment and flags".to_owned(), absolute),
-        models = absolute(&config.repository.path),
+        models = match &config.repository.path {
+            RepositoryLocation::Folder(folder) => absolute(folder),
+            other => other.to_string(),
+        },
         state = String::from(config.state.url.clone()),
         "starting"
     );

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::config::{Config, ListenAddresses, Overrides};
+use crate::config::{Config, ListenAddresses, Overrides, RepositoryLocation};
 use crate::error::SetupError;
 
 /// Sources of the settings.
@@ -23,9 +23,9 @@ pub(super) struct SettingsArgs {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = ListenAddresses::parse)]
     pub(super) admin_listen: Vec<ListenAddresses>,
 
-    /// Folder with the models, instead of repository.path
+    /// Folder or location of the models (s3://bucket/prefix), instead of repository.path
     #[arg(short, long, value_name = "FOLDER")]
-    pub(super) models: Option<PathBuf>,
+    pub(super) models: Option<String>,
 }
 
 /// The configuration file of a command that needs no other settings.
@@ -42,9 +42,9 @@ pub(super) struct RepositoryArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
 
-    /// Folder with the models, instead of repository.path
+    /// Folder or location of the models (s3://bucket/prefix), instead of repository.path
     #[arg(short, long, value_name = "FOLDER")]
-    pub(super) models: Option<PathBuf>,
+    pub(super) models: Option<String>,
 }
 
 impl ConfigArgs {
@@ -55,7 +55,8 @@ impl ConfigArgs {
 
 impl RepositoryArgs {
     pub(super) fn load(&self) -> Result<Config, SetupError> {
-        let overrides = Overrides { models: self.models.clone(), ..Overrides::default() };
+        let models = self.models.as_deref().map(models_location).transpose()?;
+        let overrides = Overrides { models, ..Overrides::default() };
         Config::load(self.config.config.as_deref(), &overrides)
     }
 }
@@ -65,10 +66,15 @@ impl SettingsArgs {
         let overrides = Overrides {
             listen: joined("--listen", self.listen)?,
             admin_listen: joined("--admin-listen", self.admin_listen)?,
-            models: self.models,
+            models: self.models.as_deref().map(models_location).transpose()?,
         };
         Config::load(self.config.as_deref(), &overrides)
     }
+}
+
+/// Reads the value of `--models`. The error does not quote it, because it may hold a password.
+pub(super) fn models_location(text: &str) -> Result<RepositoryLocation, SetupError> {
+    text.parse().map_err(|problem| SetupError::Config(format!("--models: {problem}")))
 }
 
 /// Returns the addresses of a flag that can be repeated; `None` if it was not given.

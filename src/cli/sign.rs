@@ -74,8 +74,11 @@ pub(super) fn run(args: SignArgs) -> Result<()> {
         bail!("a model, a version and --key are needed");
     };
     let config = args.settings.load()?;
-    let store = repository::store(&config.repository);
-    let folder = store.materialise(&model, version).map_err(|refusal| anyhow!("{refusal}"))?;
+    let remedy = "a version in an object store is signed when it is added: `leeway add --sign`";
+    config.repository.path.folder(remedy)?;
+    let store = repository::store(&config.repository, &config.state)?;
+    let place = store.materialise(&model, version).map_err(|refusal| anyhow!("{refusal}"))?;
+    let folder = place.folder().to_owned();
     let key = SigningKey::read(&key, password)?;
     sign_version(&folder, &model, version, &key)?;
     let signed = folder.join(SIGNATURE_FILE);

@@ -140,6 +140,11 @@ pub fn has_steps(path: &Path) -> bool {
     sources::read_file::<toml::Table>(path).is_ok_and(|settings| settings.contains_key("steps"))
 }
 
+/// Returns true if this text of a `model.toml` has steps.
+pub fn text_has_steps(text: &str) -> bool {
+    toml::from_str::<toml::Table>(text).is_ok_and(|settings| settings.contains_key("steps"))
+}
+
 // ===== impl Chain =====
 
 impl Chain {

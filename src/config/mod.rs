@@ -9,6 +9,7 @@
 mod api_keys;
 mod budget;
 mod chain;
+mod cloud_variables;
 mod cors;
 mod count;
 mod deployment_file;
@@ -16,6 +17,7 @@ mod environment;
 mod lifecycle;
 mod listen;
 mod listeners;
+mod location;
 mod log;
 mod model;
 mod monitoring;
@@ -39,8 +41,10 @@ use crate::identity::Sha256;
 
 pub use self::api_keys::{ApiKey, ApiKeyName, api_keys_problem, read_api_keys};
 pub use self::chain::{
-    Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances, has_steps,
+    Chain, ChainAnswer, ChainStep, REQUEST, Reference, ReferenceOrigin, StepConfig, StepInput, StepInstances,
+    has_steps, text_has_steps,
 };
+pub use self::cloud_variables::CloudVariables;
 pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::deployment_file::{DEPLOYMENT_FILE, DeploymentFile};
@@ -51,6 +55,7 @@ pub use self::environment::{
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
+pub use self::location::{BucketApi, BucketLocation, RepositoryLocation};
 pub use self::log::{AccessLogging, LogConfig, LogFormat, LogLevel};
 pub use self::model::{
     Batching, InputConfig, Isolation, MAX_BATCH_SIZE, ModelConfig, OutputConfig, Provider, ProviderFallback,

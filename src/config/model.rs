@@ -239,13 +239,21 @@ impl Default for SessionConfig {
 impl ModelConfig {
     /// Reads and validates a `model.toml`.
     pub fn read(path: &Path) -> Result<ModelConfig, SetupError> {
-        let config: ModelConfig = sources::read_file(path)?;
+        ModelConfig::checked(sources::read_file(path)?, &path.display().to_string())
+    }
+
+    /// Parses and validates the text of a `model.toml` at this location.
+    pub fn parse(text: &str, place: &str) -> Result<ModelConfig, SetupError> {
+        ModelConfig::checked(sources::read_named(text, place)?, place)
+    }
+
+    fn checked(config: ModelConfig, place: &str) -> Result<ModelConfig, SetupError> {
         config
             .validate()
             .and_then(|()| config.model.validate())
             .and_then(|()| config.monitoring.validate())
             .and_then(|()| config.prediction_log.validate())
-            .map_err(|message| SetupError::Config(format!("{}: {message}", path.display())))?;
+            .map_err(|message| SetupError::Config(format!("{place}: {message}")))?;
         Ok(config)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StateConfig;
+use super::location::RepositoryLocation;
 use super::trusted_key::TrustedKey;
 use crate::identity::ModelName;
 
@@ -14,8 +15,14 @@ use crate::identity::ModelName;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepositoryConfig {
-    /// The folder that holds one folder per model.
-    pub path: PathBuf,
+    /// Location of the models: a folder with one folder per model, or the same layout in an object store.
+    pub path: RepositoryLocation,
+    /// Folder of the copies of files from an object store. Default: `repository-cache` beside the file of the state; a temporary
+    /// folder if the state is not in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Maximum size of the copies in this folder, in MiB. Copies that are in use are never removed.
+    pub cache_mb: NonZeroU64,
     /// Name of the only model, if `path` is that model's own folder, as for `leeway serve FOLDER`. Not a key of the file.
     #[serde(skip)]
     pub only_model: Option<ModelName>,
@@ -71,7 +78,9 @@ pub struct LoadingConfig {
 impl Default for RepositoryConfig {
     fn default() -> Self {
         RepositoryConfig {
-            path: PathBuf::from("models"),
+            path: RepositoryLocation::Folder(PathBuf::from("models")),
+            cache: None,
+            cache_mb: NonZeroU64::MIN.saturating_add(20_479),
             only_model: None,
             default_model: None,
             trusted_keys: Vec::new(),
@@ -115,6 +124,19 @@ impl RepositoryConfig {
     pub fn start_timeout(&self) -> Option<Duration> {
         let timeout = Duration::from_millis(self.start_timeout_ms.get());
         (self.start == StartMode::Lenient).then_some(timeout)
+    }
+}
+
+impl RepositoryConfig {
+    /// Returns the folder of the copies of files from an object store; `None` for a temporary folder.
+    pub fn cache(&self, state: &StateConfig) -> Option<PathBuf> {
+        let beside_the_state = state.folder().map(|folder| folder.join("repository-cache"));
+        self.cache.clone().or(beside_the_state)
+    }
+
+    /// [`RepositoryConfig::cache_mb`] in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mb.get().saturating_mul(1 << 20)
     }
 }
 

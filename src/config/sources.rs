@@ -9,10 +9,11 @@ use figment::value::{Uncased, UncasedStr, Value};
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
+use super::location::RepositoryLocation;
 use super::route::with_vertex_ai;
 use super::settings_file::read_text;
 use super::tracing::with_opentelemetry;
-use super::{Config, ListenAddresses};
+use super::{Config, ListenAddresses, cloud_variables};
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
@@ -26,11 +27,12 @@ const MAX_CONNECTIONS: usize = 1 << 20;
 const MAX_PROBLEM: usize = 1_000;
 const PREFIX: &str = "LEEWAY_";
 
-/// Returns the names of the environment variables with settings. Processes that run models do not get these variables,
-/// because they may hold secrets.
+/// Returns the names of the environment variables with settings and with credentials of object stores. Processes that run
+/// models do not get these variables, because they may hold secrets.
 pub fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
+    let settings = names.filter(|name| name.to_string_lossy().starts_with(PREFIX));
+    settings.chain(cloud_variables::names()).collect()
 }
 const FLAGS: &str = "command line";
 
@@ -42,7 +44,7 @@ pub struct Overrides {
     /// `--admin-listen`: `admin.listen`.
     pub admin_listen: Option<ListenAddresses>,
     /// `--models`: `repository.path`.
-    pub models: Option<PathBuf>,
+    pub models: Option<RepositoryLocation>,
 }
 
 impl Config {
@@ -64,8 +66,8 @@ impl Config {
                 figment = figment.merge(Serialized::default(key, addresses));
             }
         }
-        if let Some(path) = &overrides.models {
-            figment = figment.merge(Serialized::default("repository.path", path.display().to_string()));
+        if let Some(location) = &overrides.models {
+            figment = figment.merge(Serialized::default("repository.path", location));
         }
 
         let config: Config = extract(&figment, file)?;
@@ -82,6 +84,7 @@ impl Config {
     pub fn keys() -> Vec<(String, String)> {
         // These keys have no default, so the serialized default configuration does not contain them.
         let without = [
+            ("repository", "cache"),
             ("repository", "default_model"),
             ("onnxruntime", "library"),
             ("admin", "token"),
@@ -201,12 +204,22 @@ pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, SetupErro
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
+/// Reads a TOML text into the type `T`. Errors name the text's location.
+pub(super) fn read_named<T: DeserializeOwned>(text: &str, place: &str) -> Result<T, SetupError> {
+    let path = Path::new(place);
+    extract(&Figment::new().merge(toml_text(text, path)?), Some(path))
+}
+
 /// Reads a TOML file. Errors give line and column but not the text of the line, which may be secret or from a wrong
 /// file.
 fn toml(path: &Path) -> Result<TomlFile, SetupError> {
+    let text = read_text(path).map_err(|problem| SetupError::Config(format!("{}: {problem}", shown(path))))?;
+    toml_text(&text, path)
+}
+
+fn toml_text(text: &str, path: &Path) -> Result<TomlFile, SetupError> {
     let wrong = |problem: String| SetupError::Config(format!("{}: {problem}", shown(path)));
-    let text = read_text(path).map_err(wrong)?;
-    let values = toml::from_str::<figment::value::Dict>(&text).map_err(|error| wrong(toml_problem(&error, &text)))?;
+    let values = toml::from_str::<figment::value::Dict>(text).map_err(|error| wrong(toml_problem(&error, text)))?;
     Ok(TomlFile { path: path.to_owned(), values })
 }
 

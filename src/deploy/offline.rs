@@ -27,8 +27,7 @@ pub async fn change_offline(
     };
     for version in next.serving_versions() {
         let trust = Trust { keys, model, version };
-        let verified =
-            store.materialise(model, version).and_then(|folder| VerifiedVersion::read_trusted(&folder, trust));
+        let verified = store.materialise(model, version).and_then(|place| VerifiedVersion::read_trusted(place, trust));
         verified.map_err(|refusal| {
             OperatorError::ChangeRefused(format!(
                 "version {version} could not be served, so nothing was changed: {refusal}"

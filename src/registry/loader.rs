@@ -118,7 +118,7 @@ impl Loader {
         check_threads(order.config.model.threads())?;
         progress(LoadStep::Verifying);
         let trust = Trust { keys: &self.trusted_keys, model: &order.model, version: order.version };
-        let found = FoundVersion::find_trusted(&self.store.materialise(&order.model, order.version)?, trust)?;
+        let found = FoundVersion::find_trusted(self.store.materialise(&order.model, order.version)?, trust)?;
         let tried = Tried::of(self.trial.as_ref(), order, &found, progress)?;
         progress(LoadStep::Opening);
         let order = &order.sized(tried.findings.as_ref().and_then(|findings| findings.sizing.as_ref()));

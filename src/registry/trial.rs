@@ -26,9 +26,7 @@ use crate::machine;
 use crate::model::RuntimeLibraries;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
-use crate::repository::FoundVersion;
-use crate::repository::LoadCache;
-use crate::repository::{Refusal, Trust, TrustedKeys};
+use crate::repository::{FoundVersion, LoadCache, LocalVersion, Refusal, Trust, TrustedKeys};
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
@@ -79,7 +77,7 @@ struct TrialOrder {
     version: Version,
     config: Arc<ModelConfig>,
     config_place: String,
-    folder: PathBuf,
+    place: LocalVersion,
     /// Keys, one of which the version has to be signed with.
     trusted_keys: Vec<TrustedKey>,
     libraries: RuntimeLibraries,
@@ -133,7 +131,7 @@ impl Trial {
             version: order.version,
             config: Arc::clone(&order.config),
             config_place: order.config_place.clone(),
-            folder: found.folder().to_owned(),
+            place: found.place().clone(),
             trusted_keys: found.trusted_keys().keys().to_vec(),
             libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
@@ -305,7 +303,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     // Checked again: the folder may have changed since the server has checked it.
     let keys = TrustedKeys::from(order.trusted_keys);
     let trust = Trust { keys: &keys, model: &order.model, version: order.version };
-    let found = FoundVersion::find_trusted(&order.folder, trust)?;
+    let found = FoundVersion::find_trusted(order.place, trust)?;
     let order = LoadOrder {
         model: order.model,
         version: order.version,

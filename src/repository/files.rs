@@ -45,7 +45,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
 }
 
 /// Compares the names of the files with those in the manifest.
-pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) -> Result<(), Refusal> {
+pub(super) fn compare<T>(found: &BTreeMap<FilePath, T>, manifest: &Manifest) -> Result<(), Refusal> {
     if let Some(missing) = manifest.files.keys().find(|path| !found.contains_key(*path)) {
         let missing = shown(missing.as_str());
         return Err(Refusal::new(LoadFault::Files, format!("{missing} is missing; the manifest has it")));

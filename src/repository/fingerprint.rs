@@ -31,6 +31,11 @@ impl Fingerprint {
         Fingerprint(seen)
     }
 
+    /// Returns the fingerprint of objects in an object store, by their names and what a listing shows of them.
+    pub(super) fn of_objects(objects: impl Iterator<Item = (PathBuf, [i64; 5])>) -> Fingerprint {
+        Fingerprint(objects.collect())
+    }
+
     /// Returns the fingerprint of one file.
     pub fn of_file(file: &Path) -> Fingerprint {
         let metadata = std::fs::metadata(file).ok();

@@ -45,7 +45,7 @@ pub const CONFIG_FILE: &str = "model.toml";
 const WHERE: &str = "repository.path or --models says where to look";
 
 /// Maximum number of problems with folders that are kept.
-const MAX_PROBLEMS: usize = 100;
+pub(super) const MAX_PROBLEMS: usize = 100;
 
 /// Finds the models in a repository. Fails if the repository does not exist.
 pub(super) fn scan(repository: &Path) -> Result<Found, SetupError> {

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::files::digest as digest_of_file;
+use super::private_folder::{make_private_folder, touch};
 use crate::config::available_cores;
 use crate::identity::Sha256;
 use crate::machine;
@@ -298,30 +299,6 @@ fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
 fn size_of(path: &Path) -> u64 {
     let Ok(files) = fs::read_dir(path) else { return fs::metadata(path).map_or(0, |metadata| metadata.len()) };
     files.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
-}
-
-/// Notes that an entry was used.
-fn touch(path: &Path) {
-    // Only the order in which entries are thrown away depends on it.
-    let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
-}
-
-/// Makes a folder that only this user can write to and read, if it does not exist. Refuses a folder that others own or can
-/// write to, because they could put a graph there.
-fn make_private_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(path)?;
-    let problem = match metadata {
-        _ if !metadata.is_dir() => "is not a folder",
-        _ if metadata.uid() != machine::user_id() => "belongs to another user",
-        _ if metadata.mode() & 0o022 != 0 => "can be written by other users (chmod go-w)",
-        _ => return machine::may_be_written(path),
-    };
-    Err(io::Error::other(format!("{} {problem}", path.display())))
 }
 
 /// Removes the folders of graphs that a server began to make before it ended. Other servers may remove them at the same time.

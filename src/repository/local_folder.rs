@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use super::fingerprint::Fingerprint;
 use super::layout::{self, CONFIG_FILE, Found};
+use super::local_version::LocalVersion;
 use super::manifest::Manifest;
 use super::profile_file::{profile_file, read_profile};
 use super::refusal::Refusal;
 use super::store::Store;
+use super::verified::FoundVersion;
 use crate::config::{DEPLOYMENT_FILE, DeploymentFile, ModelConfig};
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
@@ -99,7 +101,13 @@ impl Store for LocalFolder {
         Fingerprint::of(&self.version(model, version))
     }
 
-    fn materialise(&self, model: &ModelName, version: Version) -> Result<PathBuf, Refusal> {
-        Ok(self.version(model, version))
+    fn materialise(&self, model: &ModelName, version: Version) -> Result<LocalVersion, Refusal> {
+        Ok(LocalVersion::in_folder(self.version(model, version)))
+    }
+
+    fn verify_files(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {
+        let found = FoundVersion::find(LocalVersion::in_folder(self.version(model, version)))?;
+        found.check_digests()?;
+        Ok(found.manifest().clone())
     }
 }

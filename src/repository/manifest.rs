@@ -28,7 +28,7 @@ pub const GOLDEN_FILE: &str = "golden.json";
 pub const BASELINE_FILE: &str = "baseline.json";
 
 /// Maximum size of a manifest, in bytes.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+pub(super) const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Maximum length of the name of a metric or a tag, in bytes.
 const MAX_NAME: usize = 128;
 /// The only format of manifests so far.

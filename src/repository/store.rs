@@ -1,11 +1,10 @@
-//! The store of models and their versions. `local_folder.rs` implements it; a bucket of an object store would be another
-//! implementation.
+//! The store of models and their versions: a folder (`local_folder.rs`), or an object store (`remote/`).
 
 use std::fmt;
-use std::path::PathBuf;
 
 use super::fingerprint::Fingerprint;
 use super::layout::Found;
+use super::local_version::LocalVersion;
 use super::manifest::Manifest;
 use super::refusal::Refusal;
 use crate::config::{DeploymentFile, ModelConfig};
@@ -50,7 +49,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Returns the fingerprint of all files of a version.
     fn version_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint;
 
-    /// Returns a folder of this machine with the files of a version, and copies the files there if necessary. The files
-    /// are not verified.
-    fn materialise(&self, model: &ModelName, version: Version) -> Result<PathBuf, Refusal>;
+    /// Returns the location of a version's files on this machine, and copies the files there if necessary. The files are
+    /// not verified.
+    fn materialise(&self, model: &ModelName, version: Version) -> Result<LocalVersion, Refusal>;
+
+    /// Compares the files of a version in the store itself, not their copies, with its manifest. Returns the manifest.
+    /// Reads in pieces and keeps nothing.
+    fn verify_files(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal>;
 }

@@ -12,6 +12,7 @@ use super::file_kind::FileKind;
 use super::files;
 use super::fingerprint::Fingerprint;
 use super::golden::Golden;
+use super::local_version::LocalVersion;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
 use super::narrow_types;
 use super::onnx_file;
@@ -34,7 +35,7 @@ const MAX_SIDE_FILE: u64 = 1 << 28;
 /// A version whose files have the names that its manifest lists. Only the manifest has been read.
 #[derive(Debug, Clone)]
 pub struct FoundVersion {
-    folder: PathBuf,
+    place: LocalVersion,
     manifest: Manifest,
     fingerprint: Fingerprint,
     /// Keys that its signature was checked with.
@@ -68,34 +69,36 @@ pub struct VerifiedVersion {
     pub optimised: Option<OptimisedGraph>,
     /// The model's inputs whose number of dimensions its file does not give.
     pub inputs_of_unknown_rank: Vec<String>,
-    /// Folder of the files.
-    folder: PathBuf,
+    /// Location of the files.
+    place: LocalVersion,
     /// Location of each file on disk, by its path within the version.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
 impl FoundVersion {
-    /// Finds the files of the version in this folder, which needs no signature: it is being made, or was checked before.
-    pub fn find(folder: &Path) -> Result<FoundVersion, Refusal> {
-        let (fingerprint, manifest) = (Fingerprint::of(folder), Manifest::read_bytes(folder)?);
-        FoundVersion::of_manifest(folder, fingerprint, &manifest)
+    /// Finds the files of the version at this location, which needs no signature: it is being made, or was checked before.
+    pub fn find(place: impl Into<LocalVersion>) -> Result<FoundVersion, Refusal> {
+        let place = place.into();
+        let (fingerprint, manifest) = (place.fingerprint(), Manifest::read_bytes(place.folder())?);
+        FoundVersion::of_manifest(place, fingerprint, &manifest)
     }
 
-    /// Finds the files of the version in this folder, after checking its signature, if keys are trusted. The bytes of the
+    /// Finds the files of the version at this location, after checking its signature, if keys are trusted. The bytes of the
     /// manifest that are checked are those that the files are verified by.
-    pub fn find_trusted(folder: &Path, trust: Trust<'_>) -> Result<FoundVersion, Refusal> {
-        let (fingerprint, manifest) = (Fingerprint::of(folder), Manifest::read_bytes(folder)?);
-        let signed_by = trust.check(folder, &manifest)?;
-        let found = FoundVersion::of_manifest(folder, fingerprint, &manifest)?;
+    pub fn find_trusted(place: impl Into<LocalVersion>, trust: Trust<'_>) -> Result<FoundVersion, Refusal> {
+        let place = place.into();
+        let (fingerprint, manifest) = (place.fingerprint(), Manifest::read_bytes(place.folder())?);
+        let signed_by = trust.check(place.folder(), &manifest)?;
+        let found = FoundVersion::of_manifest(place, fingerprint, &manifest)?;
         Ok(FoundVersion { trusted: trust.keys.clone(), signed_by, ..found })
     }
 
-    fn of_manifest(folder: &Path, fingerprint: Fingerprint, manifest: &[u8]) -> Result<FoundVersion, Refusal> {
+    fn of_manifest(place: LocalVersion, fingerprint: Fingerprint, manifest: &[u8]) -> Result<FoundVersion, Refusal> {
         let manifest = Manifest::of_bytes(manifest)?;
-        let found = files::list(folder)?;
+        let found = place.files(&manifest)?;
         files::compare(&found, &manifest)?;
-        let (folder, trusted) = (folder.to_owned(), TrustedKeys::default());
-        Ok(FoundVersion { folder, manifest, fingerprint, trusted, signed_by: None, found })
+        let trusted = TrustedKeys::default();
+        Ok(FoundVersion { place, manifest, fingerprint, trusted, signed_by: None, found })
     }
 
     /// Returns the keys that its signature was checked with.
@@ -126,9 +129,9 @@ impl FoundVersion {
         &self.manifest
     }
 
-    /// Returns the folder of the files.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// Returns the location of the files.
+    pub fn place(&self) -> &LocalVersion {
+        &self.place
     }
 
     /// Returns the size of all files together, in bytes.
@@ -153,7 +156,7 @@ impl FoundVersion {
     }
 
     fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
-        let FoundVersion { folder, manifest, fingerprint, signed_by, found, .. } = self;
+        let FoundVersion { place, manifest, fingerprint, signed_by, found, .. } = self;
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let mut parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -189,23 +192,23 @@ impl FoundVersion {
             optimised: None,
             inputs_of_unknown_rank: onnx_file::inputs_of_unknown_rank(&parsed),
             bytes: Arc::new(ModelBytes { model, external: external.into_iter().collect() }),
-            folder,
+            place,
             found,
         })
     }
 }
 
 impl VerifiedVersion {
-    /// Verifies all files of the version in this folder, which needs no signature, and reads those that are loaded.
-    pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
-        let found = FoundVersion::find(folder)?;
+    /// Verifies all files of the version at this location, which needs no signature, and reads those that are loaded.
+    pub fn read(place: impl Into<LocalVersion>) -> Result<VerifiedVersion, Refusal> {
+        let found = FoundVersion::find(place)?;
         found.check_digests()?;
         found.read()
     }
 
     /// The same, after checking its signature, if keys are trusted.
-    pub fn read_trusted(folder: &Path, trust: Trust<'_>) -> Result<VerifiedVersion, Refusal> {
-        let found = FoundVersion::find_trusted(folder, trust)?;
+    pub fn read_trusted(place: impl Into<LocalVersion>, trust: Trust<'_>) -> Result<VerifiedVersion, Refusal> {
+        let found = FoundVersion::find_trusted(place, trust)?;
         found.check_digests()?;
         found.read()
     }
@@ -213,7 +216,7 @@ impl VerifiedVersion {
     /// Returns a source of the model's bytes. Once they are dropped, the source reads and verifies the files again.
     pub fn source(&self) -> Arc<dyn ModelSource> {
         Arc::new(VersionFolder {
-            folder: self.folder.clone(),
+            place: self.place.clone(),
             identity: self.identity,
             optimised: self.optimised.clone(),
             bytes: Mutex::new(Arc::downgrade(&self.bytes)),
@@ -370,7 +373,8 @@ fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
 /// Source of a version's model bytes, from which a worker's session is opened again.
 #[derive(Debug)]
 struct VersionFolder {
-    folder: PathBuf,
+    /// Location of the files, which the cache of an object store keeps for as long as this value lives.
+    place: LocalVersion,
     identity: Sha256,
     optimised: Option<OptimisedGraph>,
     bytes: Mutex<Weak<ModelBytes>>,
@@ -382,7 +386,8 @@ impl ModelSource for VersionFolder {
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }
-        let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(SetupError::internal)?;
+        let again =
+            FoundVersion::find(self.place.clone()).and_then(FoundVersion::read).map_err(SetupError::internal)?;
         if again.identity != self.identity {
             return Err(SetupError::internal("the version was replaced by another one since it was loaded"));
         }

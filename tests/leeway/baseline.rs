@@ -394,7 +394,7 @@ async fn ignored_features_are_not_watched_and_have_to_exist() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_monitoring_nothing_is_watched() {
     let mut config = crate::harness::config();
-    config.repository.path = crate::harness::checkout().join("models");
+    config.repository.path = crate::harness::checkout().join("models").into();
     config.repository.default_model = Some("digits".parse().unwrap());
     config.monitoring.enabled = false;
     let app = TestApp::with(config).await;

@@ -687,7 +687,7 @@ async fn the_example_of_a_custom_stage_works() {
     let body = example.split("-d '").nth(1).unwrap().split('\'').next().unwrap().to_owned();
 
     let mut config = crate::harness::config();
-    config.repository.path = checkout().join("examples/models");
+    config.repository.path = checkout().join("examples/models").into();
     let app = TestApp::with_parts(config, crate::harness::runtime(), custom_stage::stages()).await;
     let predictions = app.predict("/predict", body).await.predictions();
     assert!(predictions[0]["even"].as_f64().unwrap() > 0.9, "{predictions}");

@@ -257,7 +257,7 @@ async fn feedback_that_was_taken_is_answered_however_little_memory_is_left() {
     let mut config = Repository::of("echo_float32").config();
     config.http.body_memory_bytes = Some(8_000.try_into().unwrap());
     let repository = Repository::of("echo_float32");
-    config.repository.path = repository.0.path().to_owned();
+    config.repository.path = repository.0.path().into();
     let app = TestApp::with(config).await;
     // The body fits, and an answer with a hundred problems does not.
     let taken = give(&app, &json!(vec![json!({ "prediction_id": "", "label": 0 }); 80])).await;

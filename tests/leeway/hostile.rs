@@ -79,7 +79,7 @@ fn little_memory() -> leeway::config::Config {
 async fn bodies_that_are_held_at_one_time_are_bounded_and_small_ones_still_get_in() {
     let repository = Repository::of("echo_float32");
     let mut config = little_memory();
-    config.repository.path = repository.0.path().to_owned();
+    config.repository.path = repository.0.path().into();
     let app = TestApp::with(config).await;
     let large = format!("{SMALL}{}", " ".repeat(900_000));
     assert_eq!(app.predict("/predict", large.clone()).await.status, 200);
@@ -111,7 +111,7 @@ async fn bodies_that_are_held_at_one_time_are_bounded_and_small_ones_still_get_i
 async fn bodies_that_are_only_announced_take_no_memory() {
     let repository = Repository::of("echo_float32");
     let mut config = little_memory();
-    config.repository.path = repository.0.path().to_owned();
+    config.repository.path = repository.0.path().into();
     let app = TestApp::with(config).await;
     let announced: Vec<TcpStream> = (0..30)
         .map(|_| {

@@ -56,6 +56,7 @@ mod metrics;
 mod mistaken_files;
 mod model_files;
 mod named_tensors;
+mod object_storage;
 mod onnx_nodes;
 mod openapi;
 mod overload;
@@ -74,6 +75,7 @@ mod request_forms;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod s3_server;
 mod several_answers;
 mod signatures;
 mod signed_versions;

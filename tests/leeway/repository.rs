@@ -406,7 +406,7 @@ async fn a_projected_volume_is_served_and_so_is_its_next_state() {
     let outside = tempfile::tempdir().unwrap();
     symlink(root, outside.path().join("models")).unwrap();
     let mut config = repository.config();
-    config.repository.path = outside.path().join("models");
+    config.repository.path = outside.path().join("models").into();
     let app = TestApp::with(config).await;
     serves(&app, "plus", 1).await;
 

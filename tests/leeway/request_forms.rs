@@ -18,7 +18,7 @@ async fn shipped() -> TestApp {
         write_patient(&from, &to, "total_ms = 200");
     }
     let mut config = config();
-    config.repository.path = repository.path().to_owned();
+    config.repository.path = repository.path().into();
     config.repository.default_model = Some("penguins".parse().unwrap());
     // The repository has been read when this returns, so that it may be deleted.
     TestApp::with(config).await
@@ -239,7 +239,7 @@ async fn texts_have_a_name_and_a_second_one() {
     copy_folder(&from.join("1"), &repository.path().join("sentences/1"));
     write_patient(&from, &repository.path().join("sentences"), "total_ms = 1000");
     let mut config = config();
-    config.repository.path = repository.path().to_owned();
+    config.repository.path = repository.path().into();
     let app = TestApp::with(config).await;
     let texts = json!(["a short text", "7", "one, with a \"quote\""]);
     let expected = post_json(&app, "/predict", &json!({ "instances": texts })).await.predictions();
@@ -272,7 +272,7 @@ async fn health_has_the_paths_of_sagemaker_and_mlflow() {
     assert_eq!((answer.status, &*answer.text), (200, env!("CARGO_PKG_VERSION")));
     let empty = tempfile::tempdir().unwrap();
     let mut config = config();
-    config.repository.path = empty.path().to_owned();
+    config.repository.path = empty.path().into();
     let app = TestApp::with(config).await;
     assert_eq!(app.get("/ping").await.status, 503);
 }

@@ -6,7 +6,7 @@ use crate::harness::{TestApp, checkout, config, copy_folder};
 
 async fn app() -> TestApp {
     let mut config = config();
-    config.repository.path = checkout().join("models");
+    config.repository.path = checkout().join("models").into();
     TestApp::with(config).await
 }
 
@@ -120,7 +120,7 @@ async fn a_regressor_says_what_scikit_learn_says_in_its_unit() {
     let from = checkout().join("tests/data/diabetes");
     copy_folder(&from.join("1"), &repository.path().join("diabetes/1"));
     std::fs::copy(from.join("model.toml"), repository.path().join("diabetes/model.toml")).unwrap();
-    config.repository.path = repository.path().to_owned();
+    config.repository.path = repository.path().into();
     let app = TestApp::with(config).await;
     let held_out: Value = serde_json::from_str(&std::fs::read_to_string(from.join("held_out.json")).unwrap()).unwrap();
     let answer = app.predict("/predict", json!({ "instances": held_out["instances"] }).to_string()).await.predictions();

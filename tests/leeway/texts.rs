@@ -13,7 +13,7 @@ async fn app() -> TestApp {
     let patient = settings.replace("total_ms = 1000", "total_ms = 600000");
     assert_ne!(patient, settings);
     std::fs::write(repository.path().join("sentences/model.toml"), patient).unwrap();
-    config.repository.path = repository.path().to_owned();
+    config.repository.path = repository.path().into();
     // The repository has been read when this returns, so that it may be deleted.
     TestApp::with(config).await
 }

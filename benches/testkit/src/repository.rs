@@ -106,7 +106,7 @@ pub fn test_config(models: &Path) -> Config {
     let mut config = Config::default();
     config.http.listen = ([127, 0, 0, 1], 0).into();
     config.admin.listen = ([127, 0, 0, 1], 0).into();
-    config.repository.path = models.to_owned();
+    config.repository.path = models.into();
     config.shutdown.deregistration_delay_ms = 0;
     config.state.url = StateUrl::Memory;
     // A test expects the effects of its last request.

@@ -52,7 +52,7 @@ impl DemoFolder {
         config.admin.listen = any_port;
         // The story shows the effects of its last request.
         config.http.metrics_max_age_ms = 0;
-        config.repository.path = self.path().join("models");
+        config.repository.path = self.path().join("models").into();
         config.state.url = StateUrl::Sqlite(self.path().join("leeway.db"));
         Ok(config)
     }

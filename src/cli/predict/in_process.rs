@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::predictor::{ColumnKind, KnownColumn, Predictor, Reply};
 use crate::app::isolated_engine;
 use crate::budget::{BlockingThreads, LatencyBudget, MemoryBudget};
 use crate::cli::settings::one_thread;
-use crate::config::{Config, available_cores};
+use crate::config::{Config, RepositoryLocation, available_cores};
 use crate::error::{Error, ErrorKind, Result as RequestResult};
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
@@ -68,13 +67,13 @@ impl InProcess {
     /// Loads a version of a model: the given one, or else the stable one, or without a journal the highest.
     pub(super) fn load(
         mut config: Config,
-        models: &Path,
+        models: RepositoryLocation,
         model: &ModelName,
         version: Option<Version>,
         stages: Stages,
     ) -> Result<InProcess> {
-        config.repository.path = models.to_owned();
-        let store = repository::store(&config.repository);
+        config.repository.path = models;
+        let store = repository::store(&config.repository, &config.state)?;
         let version = chosen(&config, &*store, model, version)?;
         let mut settings = store.read_config(model)?;
         if !settings.steps.is_empty() {
@@ -133,7 +132,7 @@ fn chosen(config: &Config, store: &dyn Store, model: &ModelName, given: Option<V
     let of_model = found.models.iter().find(|found| found.name == *model);
     let Some(versions) = of_model.map(|found| &found.versions) else {
         let names: Vec<String> = found.models.iter().map(|found| found.name.to_string()).collect();
-        bail!("{}: there is no model {model}; models: {}", config.repository.path.display(), names.join(", "))
+        bail!("{}: there is no model {model}; models: {}", config.repository.path, names.join(", "))
     };
     let exists = |version: &Version| versions.contains(version);
     match given {

@@ -29,7 +29,7 @@ use self::progress::Progress;
 use self::scoring::{Outcome, Refused, Scoring};
 use super::exit::Exit;
 use super::server_address::ServerAddress;
-use super::settings::ConfigArgs;
+use super::settings::{ConfigArgs, models_location};
 use super::terminal;
 use crate::authoring::{DataPlace, Delimiter, ReadProgress};
 use crate::identity::{ModelName, Version};
@@ -101,9 +101,9 @@ pub(super) struct PredictArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "models")]
     ca_file: Option<PathBuf>,
 
-    /// Load the model from this folder of models, in this process, without a server
+    /// Load the model from this folder or location of models, in this process, without a server
     #[arg(short, long, value_name = "FOLDER")]
-    models: Option<PathBuf>,
+    models: Option<String>,
 
     #[command(flatten)]
     settings: ConfigArgs,
@@ -120,7 +120,7 @@ pub(super) fn run(args: &PredictArgs, stages: Stages) -> Result<()> {
     let config = args.settings.load()?;
     match &args.models {
         Some(models) => {
-            let predictor = InProcess::load(config, models, &args.model, args.version, stages)?;
+            let predictor = InProcess::load(config, models_location(models)?, &args.model, args.version, stages)?;
             predict_all(args, &predictor)
         }
         None => {
