@@ -1069,9 +1069,9 @@ async fn requests_are_in_the_prediction_log() {
         ..ModelInferRequest::default()
     };
     let answer = client.infer(request).await.unwrap();
-    let ids = answer.outputs.iter().find(|output| output.name == "prediction_id").unwrap();
-    let ids = &ids.contents.as_ref().unwrap().bytes_contents;
-    let id = String::from_utf8(ids[0].to_vec()).unwrap();
+    let place = answer.outputs.iter().position(|output| output.name == "prediction_id").unwrap();
+    // A text is its length, in four bytes, and its bytes.
+    let id = String::from_utf8(answer.raw_output_contents[place][4..].to_vec()).unwrap();
     drop(client);
     stop(app).await;
     let rows = log(folder.path(), &["penguins"]);
