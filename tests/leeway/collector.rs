@@ -67,11 +67,12 @@ impl Collector {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, protocol, kept).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, protocol, kept).await,
-                            // The client does not trust the certificate.
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            // It fails if the client does not trust the certificate.
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, protocol, kept).await;
+                            }
+                        }
                     }
                 });
             }

@@ -240,7 +240,8 @@ async fn requests_that_share_a_run_are_linked_to_its_span() {
     assert!(spans.iter().all(|span| span.links.len() == 1 && span.links[0].span_id == run.span_id));
     let mut linked: Vec<_> = run.links.iter().map(|link| link.span_id.clone()).collect();
     let mut parents: Vec<_> = spans.iter().map(|span| span.parent_span_id.clone()).collect();
-    (linked.sort(), parents.sort());
+    linked.sort();
+    parents.sort();
     assert_eq!((linked.len(), linked), (2, parents));
     // The run of the request that is not sampled has no span.
     assert_eq!(names(&collector.spans()).iter().filter(|name| name.starts_with("run ")).count(), 1);
