@@ -1,4 +1,4 @@
-//! The thread that exports spans, and its bounded queue.
+//! The thread that exports spans.
 //!
 //! The thread is not woken for each request, because that costs a busy server more than the rest of a sampled request: after
 //! the first one it waits a little, and takes all that have come by then.
@@ -12,12 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::otlp::{Collector, Connection};
-use super::spans::{Finished, WallClock};
+use super::span_queue::{Finished, SpanQueue, WallClock};
 use crate::error::{Result, SetupError};
 use crate::monitor::{ServerRecorder, SpanDrop};
 
-/// Maximum number of requests and runs that wait for the collector: a few MiB.
-const MAX_WAITING: usize = 4_096;
 /// Number of requests and runs in an export.
 const BATCH: usize = 512;
 /// Time for which requests are gathered.
@@ -25,20 +23,19 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// Time for exporting what waits when the server stops.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
-/// The queue of the thread that exports spans.
+/// The handle of the thread that exports spans.
 #[derive(Debug)]
 pub(super) struct Exporter {
-    waiting: mpsc::Sender<Finished>,
+    pub(super) queue: Arc<SpanQueue>,
     /// Tells the thread to end.
     end: watch::Sender<bool>,
     /// Ends with the thread.
     ended: Mutex<Option<mpsc::Receiver<()>>>,
-    recorder: Arc<ServerRecorder>,
 }
 
 /// The thread that exports spans.
 struct Exports {
-    waiting: mpsc::Receiver<Finished>,
+    waiting: mpsc::Receiver<Box<dyn Finished>>,
     end: watch::Receiver<bool>,
     collector: Collector,
     timeout: Duration,
@@ -55,19 +52,11 @@ impl Exporter {
         collector: Collector,
         timeout: Duration,
         recorder: Arc<ServerRecorder>,
-    ) -> Result<Arc<Exporter>, SetupError> {
-        let (waiting, receiver) = mpsc::channel(MAX_WAITING);
+    ) -> Result<Exporter, SetupError> {
+        let (queue, receiver) = SpanQueue::new(Arc::clone(&recorder));
         let ((end, ends), (alive, ended)) = (watch::channel(false), mpsc::channel(1));
         let scope = InstrumentationScope::builder("leeway").with_version(env!("CARGO_PKG_VERSION")).build();
-        let exports = Exports {
-            waiting: receiver,
-            end: ends,
-            collector,
-            timeout,
-            scope,
-            recorder: Arc::clone(&recorder),
-            is_failing: false,
-        };
+        let exports = Exports { waiting: receiver, end: ends, collector, timeout, scope, recorder, is_failing: false };
         // A runtime of its own: an export must not wait for requests, nor they for it.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SetupError::internal)?;
@@ -79,18 +68,7 @@ impl Exporter {
             drop(alive);
         };
         thread.spawn(run).map_err(SetupError::internal)?;
-        Ok(Arc::new(Exporter { waiting, end, ended: Mutex::new(Some(ended)), recorder }))
-    }
-
-    /// Adds what has finished to the queue. Drops it if the queue is full.
-    pub(super) fn push(&self, finished: Finished) {
-        if let Err(refused) = self.waiting.try_send(finished) {
-            let (reason, finished) = match refused {
-                mpsc::error::TrySendError::Full(finished) => (SpanDrop::QueueFull, finished),
-                mpsc::error::TrySendError::Closed(finished) => (SpanDrop::Stopping, finished),
-            };
-            self.recorder.tracing().dropped(reason, finished.count());
-        }
+        Ok(Exporter { queue, end, ended: Mutex::new(Some(ended)) })
     }
 
     /// Ends the thread, and waits for it. It ends in a limited time, whatever the collector does.
@@ -148,7 +126,7 @@ impl Exports {
     }
 
     /// Exports what waits when the server stops, in a limited time.
-    async fn export_the_rest(&mut self, connection: &Connection, mut batch: Vec<Finished>) {
+    async fn export_the_rest(&mut self, connection: &Connection, mut batch: Vec<Box<dyn Finished>>) {
         let deadline = tokio::time::Instant::now() + LAST_SPANS;
         loop {
             self.take_more(&mut batch);
@@ -165,7 +143,7 @@ impl Exports {
     }
 
     /// Takes what waits, up to the size of an export.
-    fn take_more(&mut self, batch: &mut Vec<Finished>) {
+    fn take_more(&mut self, batch: &mut Vec<Box<dyn Finished>>) {
         while batch.len() < BATCH
             && let Ok(finished) = self.waiting.try_recv()
         {
@@ -174,7 +152,7 @@ impl Exports {
     }
 
     /// Exports a batch. If the future is dropped, its spans count as dropped.
-    async fn export(&mut self, connection: &Connection, batch: Vec<Finished>) {
+    async fn export(&mut self, connection: &Connection, batch: Vec<Box<dyn Finished>>) {
         let clock = clock();
         let spans: Vec<SpanData> =
             batch.into_iter().flat_map(|finished| finished.into_spans(clock, &self.scope)).collect();

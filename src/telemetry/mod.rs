@@ -7,7 +7,7 @@
 //! - `tracer.rs` decides which requests are sampled, and `request_trace.rs` has what travels with one. `run_trace.rs` is the
 //!   span of a run that several requests share.
 //! - `spans.rs` turns finished requests and runs into spans.
-//! - `export.rs` is the thread that exports them, from a bounded queue, and `otlp.rs` sends them to a collector. Whatever the
+//! - `span_queue.rs` is the bounded queue of the thread that exports them (`export.rs`), and `otlp.rs` sends them to a collector. Whatever the
 //!   collector does, no request waits for it.
 //!
 //! This module does not depend on HTTP, models or pipelines: they describe what they have done.
@@ -18,12 +18,13 @@ mod export;
 mod otlp;
 mod request_trace;
 mod run_trace;
+mod span_queue;
 mod spans;
 mod tracer;
 
 pub use opentelemetry::KeyValue;
 
-pub use self::request_trace::{RequestTrace, RunLink, SpanIds};
-pub use self::run_trace::{RunOfBatch, RunTrace};
+pub use self::request_trace::{RequestTrace, RunLink, RunOfBatch, SpanIds};
+pub use self::run_trace::RunTrace;
 pub use self::spans::{FinishedSpan, SpanFailure};
 pub use self::tracer::Tracer;

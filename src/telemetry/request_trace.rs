@@ -6,7 +6,7 @@ use std::sync::Arc;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use parking_lot::Mutex;
 
-use super::export::Exporter;
+use super::span_queue::SpanQueue;
 
 /// Maximum number of runs that a request is linked to: those of its rows, if they are run in parts.
 const MAX_RUNS: usize = 32;
@@ -21,7 +21,7 @@ pub struct SpanIds {
 /// The trace of a sampled request, or of a step of a chain, while it is served.
 #[derive(Debug)]
 pub struct RequestTrace {
-    pub(super) exporter: Arc<Exporter>,
+    pub(super) queue: Arc<SpanQueue>,
     pub(super) ids: SpanIds,
     pub(super) parent: Option<Parent>,
     /// The header `tracestate` of the caller.
@@ -45,6 +45,15 @@ pub struct RunLink {
     /// Number of rows of the run.
     pub rows: usize,
     /// Number of requests that shared it.
+    pub requests: usize,
+}
+
+/// Size of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunOfBatch {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of requests that share the run.
     pub requests: usize,
 }
 
@@ -94,18 +103,18 @@ fn new_span() -> SpanId {
 
 impl RequestTrace {
     pub(super) fn new(
-        exporter: &Arc<Exporter>,
+        queue: &Arc<SpanQueue>,
         ids: SpanIds,
         parent: Option<Parent>,
         state: TraceState,
     ) -> Arc<RequestTrace> {
-        Arc::new(RequestTrace { exporter: Arc::clone(exporter), ids, parent, state, runs: Mutex::default() })
+        Arc::new(RequestTrace { queue: Arc::clone(queue), ids, parent, state, runs: Mutex::default() })
     }
 
     /// Returns the trace of a part of the request, such as a step of a chain.
     pub fn child(&self) -> Arc<RequestTrace> {
         let parent = Parent { span: self.ids.span, is_remote: false };
-        RequestTrace::new(&self.exporter, self.ids.sibling(), Some(parent), self.state.clone())
+        RequestTrace::new(&self.queue, self.ids.sibling(), Some(parent), self.state.clone())
     }
 
     /// Returns the ids of the request's span.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::request_trace::{RequestTrace, RunLink, SpanIds};
-use super::spans::{Finished, FinishedRun};
+use super::request_trace::{RequestTrace, RunLink, RunOfBatch, SpanIds};
+use super::spans::FinishedRun;
 
 /// The span of a run of a batch, while the run goes on.
 #[derive(Debug)]
@@ -13,15 +13,6 @@ pub struct RunTrace {
     /// The sampled requests that share the run.
     requests: Vec<Arc<RequestTrace>>,
     batch: RunOfBatch,
-}
-
-/// Size of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunOfBatch {
-    /// Number of rows.
-    pub rows: usize,
-    /// Number of requests that share the run.
-    pub requests: usize,
 }
 
 impl RunTrace {
@@ -49,8 +40,8 @@ impl RunTrace {
         is_failure: bool,
     ) {
         let RunTrace { ids, requests, batch } = self;
-        let Some(exporter) = requests.first().map(|request| Arc::clone(&request.exporter)) else { return };
-        exporter.push(Finished::Run(Box::new(FinishedRun {
+        let Some(queue) = requests.first().map(|request| Arc::clone(&request.queue)) else { return };
+        queue.push(Box::new(FinishedRun {
             ids,
             requests: requests.iter().map(|request| request.ids).collect(),
             batch,
@@ -60,6 +51,6 @@ impl RunTrace {
             ended,
             outcome,
             is_failure,
-        })));
+        }));
     }
 }

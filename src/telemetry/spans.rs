@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use opentelemetry::trace::{Link, SpanId, SpanKind, Status, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::request_trace::{Parent, RequestTrace, RunLink, SpanIds};
-use super::run_trace::RunOfBatch;
+use super::request_trace::{Parent, RequestTrace, RunLink, RunOfBatch, SpanIds};
+use super::span_queue::{Finished, WallClock};
 use crate::budget::StageTime;
 use crate::error::Fault;
 use crate::stage::Stage;
@@ -57,28 +57,6 @@ pub(super) struct FinishedRun {
     pub(super) is_failure: bool,
 }
 
-/// An element of the queue of the exporter.
-#[derive(Debug)]
-pub(super) enum Finished {
-    Request(Box<FinishedSpan>),
-    Run(Box<FinishedRun>),
-}
-
-/// The time of a clock that can be set, for times of a clock that cannot.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WallClock {
-    pub(super) now: Instant,
-    pub(super) time: SystemTime,
-}
-
-impl WallClock {
-    fn at(self, instant: Instant) -> SystemTime {
-        let ago = self.now.saturating_duration_since(instant);
-        let ahead = instant.saturating_duration_since(self.now);
-        self.time.checked_sub(ago).and_then(|time| time.checked_add(ahead)).unwrap_or(self.time)
-    }
-}
-
 impl SpanFailure {
     /// Returns the failure for an error with this code. Refusals for want of time are the server's, as a status of 5xx is.
     pub fn of(code: &'static str, fault: Fault) -> SpanFailure {
@@ -86,22 +64,26 @@ impl SpanFailure {
     }
 }
 
-impl Finished {
-    /// Returns the number of spans.
-    pub(super) fn count(&self) -> usize {
-        match self {
-            Finished::Request(request) => request.count(),
-            Finished::Run(_) => 1,
-        }
+impl Finished for FinishedSpan {
+    fn count(&self) -> usize {
+        1 + self.stages.len() + self.steps.iter().map(FinishedSpan::count).sum::<usize>()
     }
 
-    /// Returns the spans, parents before their children.
-    pub(super) fn into_spans(self, clock: WallClock, scope: &InstrumentationScope) -> Vec<SpanData> {
+    fn into_spans(self: Box<Self>, clock: WallClock, scope: &InstrumentationScope) -> Vec<SpanData> {
         let mut spans = Spans { clock, scope, made: Vec::new() };
-        match self {
-            Finished::Request(request) => spans.add_request(*request),
-            Finished::Run(run) => spans.add_run(*run),
-        }
+        spans.add_request(*self);
+        spans.made
+    }
+}
+
+impl Finished for FinishedRun {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn into_spans(self: Box<Self>, clock: WallClock, scope: &InstrumentationScope) -> Vec<SpanData> {
+        let mut spans = Spans { clock, scope, made: Vec::new() };
+        spans.add_run(*self);
         spans.made
     }
 }
@@ -109,12 +91,8 @@ impl Finished {
 impl FinishedSpan {
     /// Passes the span to the exporter. Never waits.
     pub fn export(self) {
-        let exporter = Arc::clone(&self.trace.exporter);
-        exporter.push(Finished::Request(Box::new(self)));
-    }
-
-    fn count(&self) -> usize {
-        1 + self.stages.len() + self.steps.iter().map(FinishedSpan::count).sum::<usize>()
+        let queue = Arc::clone(&self.trace.queue);
+        queue.push(Box::new(self));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::monitor::ServerRecorder;
 /// Makes the traces of sampled requests.
 #[derive(Debug)]
 pub struct Tracer {
-    exporter: Arc<Exporter>,
+    exporter: Exporter,
     /// A new trace is sampled if 63 bits of its id are less.
     threshold: u64,
 }
@@ -33,7 +33,7 @@ impl Tracer {
     pub fn begin(&self) -> Option<Arc<RequestTrace>> {
         let random = fastrand::u64(..);
         let is_sampled = random >> 1 < self.threshold;
-        is_sampled.then(|| RequestTrace::new(&self.exporter, SpanIds::of_trace(random), None, TraceState::NONE))
+        is_sampled.then(|| RequestTrace::new(&self.exporter.queue, SpanIds::of_trace(random), None, TraceState::NONE))
     }
 
     /// Returns the trace of a request whose caller has sampled it. `state` is its `tracestate`, which is passed on if it is
@@ -41,7 +41,7 @@ impl Tracer {
     pub fn follow(&self, caller: SpanIds, state: &str) -> Arc<RequestTrace> {
         let parent = Parent { span: caller.span, is_remote: true };
         let state = TraceState::from_str(state).unwrap_or_default();
-        RequestTrace::new(&self.exporter, caller.sibling(), Some(parent), state)
+        RequestTrace::new(&self.exporter.queue, caller.sibling(), Some(parent), state)
     }
 
     /// Exports the spans so far, in a limited time, and ends the thread that exports.
