@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Args};
@@ -18,10 +18,11 @@ use crate::authoring::{
     Added, Addition, DataFile, Delimiter, LogWindow, NewFiles, RecordedFrom, RemoteAddition, SigningKey, add,
     add_to_store,
 };
+use crate::config::TrustedKey;
 use crate::identity::Version;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
-use crate::registry::WarmUp;
+use crate::registry::{Trial, WarmUp};
 use crate::repository::{
     self, BASELINE_FILE, DEFAULT_TOLERANCE, Manifest, TrainingDate, Trust, TrustedKeys, VerifiedVersion,
 };
@@ -210,22 +211,39 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     };
     let trial = trial(&config, &engine)?;
     let bar = ProgressBar::new();
-    let (files, trial, progress) = (&files, trial.as_ref(), &|progress| bar.show(progress));
-    let added = match &target {
-        AddTarget::Folder(model) => {
-            add(Addition { model, files, facts, key: key.as_ref(), version: None }, &engine, stages, trial, progress)?
-        }
-        AddTarget::Remote(remote) => {
-            let (store, model, work) = (&remote.store, &remote.model, remote.work.path());
-            let config = args.model_toml.as_deref();
-            let addition = RemoteAddition { store, model, work, config, files, facts, key: key.as_ref() };
-            add_to_store(addition, &engine, stages, trial, progress)?
-        }
-    };
+    let tools = (&engine, stages, trial.as_ref());
+    let added = add_to(&target, (&files, facts), key.as_ref(), args.model_toml.as_deref(), tools, &bar)?;
     bar.finish();
     let mut out = terminal::stdout();
     write_added(&mut out, &added)?;
-    let keys = &config.repository.trusted_keys;
+    write_signature(&mut out, key.as_ref(), &config.repository.trusted_keys)
+}
+
+/// Adds the version to its model.
+fn add_to(
+    target: &AddTarget,
+    (files, facts): (&NewFiles, Manifest),
+    key: Option<&SigningKey>,
+    model_toml: Option<&Path>,
+    (engine, stages, trial): (&OnnxRuntime, &Stages, Option<&Trial>),
+    bar: &ProgressBar,
+) -> Result<Added> {
+    let progress = &|progress| bar.show(progress);
+    let added = match target {
+        AddTarget::Folder(model) => {
+            add(Addition { model, files, facts, version: None, key }, engine, stages, trial, progress)?
+        }
+        AddTarget::Remote(remote) => {
+            let (store, model, work) = (&remote.store, &remote.model, remote.work.path());
+            let addition = RemoteAddition { store, model, work, config: model_toml, files, facts, key };
+            add_to_store(addition, engine, stages, trial, progress)?
+        }
+    };
+    Ok(added)
+}
+
+/// Writes a line about the signature of the version.
+fn write_signature(out: &mut impl Write, key: Option<&SigningKey>, keys: &[TrustedKey]) -> Result<()> {
     match key {
         Some(key) => writeln!(out, "It is signed with the key {}.", key.public()?.id())?,
         None if keys.is_empty() => {}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::Judged;
+use super::judged::Judged;
 
 /// Maximum number of statements in the buffer: some minutes of feedback, in at most some tens of MiB.
 pub(super) const MAX_BUFFERED: usize = 100_000;

@@ -4,16 +4,18 @@
 //! - `buffer.rs` keeps feedback while the ledger cannot be reached.
 //! - `batch.rs` reads feedback from JSON, with limits.
 //! - `prediction_id.rs`: the signed id that every prediction has. It contains the prediction, so nothing is stored.
+//! - `judged.rs` has the items that were judged, and joins them with the outcomes.
 //! - `label.rs` finds the class that a label means.
 //! - `ledger.rs` remembers the accepted feedback.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only.
-//! - `mod.rs` judges each item (without a clock or a lock), and adds joined items to the version's outcomes.
+//! - `mod.rs` judges each item (without a clock or a lock), and records its statements.
 
 mod accepted;
 mod batch;
 mod buffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod judged;
 mod label;
 mod ledger;
 mod prediction_id;
@@ -28,6 +30,8 @@ pub use self::accepted::{AcceptedOutcome, OutcomeLog};
 use self::batch::{Amount, Item, Text};
 pub use self::batch::{Batch, MAX_ITEMS};
 use self::buffer::{Buffer, Kept, MAX_BUFFERED};
+pub use self::judged::Judged;
+use self::judged::{Joinable, Part, Refused, Said};
 use self::label::class_of;
 pub use self::ledger::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
@@ -37,7 +41,7 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::Observation;
 use crate::identity::VersionKey;
 use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
-use crate::registry::{ServedVersion, Snapshot};
+use crate::registry::Snapshot;
 
 /// Maximum number of items whose problems a response lists.
 const MAX_PROBLEMS: usize = 100;
@@ -290,25 +294,6 @@ impl Feedback {
     }
 }
 
-/// Items of a batch of feedback, each either accepted for joining or refused.
-#[derive(Debug)]
-pub struct Judged(Vec<Result<Joinable, Refused>>);
-
-#[derive(Debug)]
-struct Refused(FeedbackResult, String);
-
-impl Judged {
-    /// Returns the entries of all statements, in order.
-    fn entries(&self) -> Vec<Entry> {
-        self.0.iter().flatten().flat_map(|joinable| joinable.parts.iter().map(|part| part.entry)).collect()
-    }
-
-    /// Returns the number of statements.
-    fn statements(&self) -> usize {
-        self.0.iter().flatten().map(|joinable| joinable.parts.len()).sum()
-    }
-}
-
 impl Taken {
     fn add(&mut self, index: usize, result: FeedbackResult, detail: String) {
         *self.results.entry(result).or_default() += 1;
@@ -355,94 +340,6 @@ async fn signer_of(ledger: &Arc<dyn Ledger>) -> Result<Signer, SetupError> {
 
 fn invalid(why: String) -> Refused {
     Refused(FeedbackResult::Invalid, why)
-}
-
-/// Item of feedback that can be joined with a prediction of `version`.
-#[derive(Debug)]
-struct Joinable {
-    version: Arc<ServedVersion>,
-    prediction: PredictionId,
-    /// Time of the feedback, since 1970.
-    at: Duration,
-    parts: Vec<Part>,
-}
-
-/// One statement of an item of feedback, and its entry in the ledger.
-#[derive(Debug)]
-struct Part {
-    entry: Entry,
-    said: Said,
-}
-
-#[derive(Debug)]
-enum Said {
-    Truth(Predicted, Truth, Option<Duration>),
-    Business(String, BusinessKind, f64),
-}
-
-impl Joinable {
-    /// Adds new statements to the outcomes of the version, and corrects replaced ones. `recorded` has the result of
-    /// each part, in order.
-    fn join(
-        self,
-        recorded: &mut impl Iterator<Item = Recorded>,
-        log: Option<&dyn OutcomeLog>,
-    ) -> (FeedbackResult, String) {
-        let Joinable { version, prediction, at, parts } = self;
-        let mut accepted = Vec::new();
-        let (mut is_new, mut is_corrected, mut differs) = (false, false, false);
-        version.recorder.outcomes(|outcomes| {
-            for Part { said, .. } in parts {
-                let recorded = recorded.next().unwrap_or(Recorded::Same);
-                if log.is_some() && matches!(recorded, Recorded::First | Recorded::Replaced { .. }) {
-                    accepted.push(match &said {
-                        Said::Truth(_, truth, _) => AcceptedOutcome::truth(prediction, at, truth),
-                        Said::Business(name, _, amount) => AcceptedOutcome::business(prediction, at, name, *amount),
-                    });
-                }
-                match (recorded, said) {
-                    (Recorded::Same, _) => {}
-                    (Recorded::Differs, _) => differs = true,
-                    (Recorded::First, said) => {
-                        is_new = true;
-                        match said {
-                            Said::Truth(predicted, truth, delay) => outcomes.label(&predicted, &truth, delay),
-                            Said::Business(name, kind, amount) => outcomes.business(&name, kind, amount),
-                        }
-                    }
-                    (Recorded::Replaced { before }, said) => {
-                        is_corrected = true;
-                        match said {
-                            Said::Truth(predicted, truth, _) => {
-                                let before = match truth {
-                                    Truth::Label { .. } => version.recorder.class(before),
-                                    Truth::Value(_) => Truth::Value(f64::from_bits(before)),
-                                };
-                                outcomes.correct(&predicted, &before, &truth);
-                            }
-                            Said::Business(name, kind, amount) => {
-                                outcomes.correct_business(&name, kind, f64::from_bits(before), amount);
-                            }
-                        }
-                    }
-                }
-            }
-        });
-        // Passed on without the lock of the outcomes.
-        if let Some(log) = log {
-            accepted.into_iter().for_each(|outcome| log.accepted(&version, outcome));
-        }
-        match (is_new, is_corrected, differs) {
-            (true, _, _) => (FeedbackResult::Joined, String::new()),
-            (false, true, _) => (FeedbackResult::Corrected, String::new()),
-            (false, false, true) => (
-                FeedbackResult::Duplicate,
-                "earlier feedback differs, and stays: the prediction is older than feedback.correction_window_ms"
-                    .to_owned(),
-            ),
-            (false, false, false) => (FeedbackResult::Duplicate, "it was reported before".to_owned()),
-        }
-    }
 }
 
 /// Returns the true class or number in an item; `None` if the item has none. Fails if the prediction is of another

@@ -402,3 +402,24 @@ fn the_documented_commands_work() {
         assert!(said.contains(says), "{says}: {said}");
     }
 }
+
+#[test]
+fn a_signed_version_and_a_deployment_file_work_in_a_bucket() {
+    let bucket = Bucket::with_digits("signed");
+    let key = bucket.folder.path().join("versions.key");
+    let key = key.to_str().unwrap();
+    assert_eq!(run(&mut leeway(&["sign", "--generate", key, "--no-password"])).0, 0);
+    let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();
+    let public = public.lines().nth(1).unwrap();
+    let model = format!("{}/digits", bucket.url());
+    let (code, said) = run(&mut bucket.command(&["add", &model, "--onnx", &shipped(1), "--sign", key]));
+    assert_eq!(code, 0, "{said}");
+    bucket.put("digits/deployment.toml", b"stable = 3\n");
+    let keys = format!("[\"{public}\"]");
+    let mut settings = bucket.settings().to_vec();
+    settings.push(("LEEWAY_REPOSITORY__TRUSTED_KEYS", &keys));
+    let server = Server::start(Path::new(&bucket.url()), &settings).ready();
+    assert_eq!(answering(server.data), 3);
+    let said = status(&server);
+    assert!(said.contains("version.toml.minisig: the file is missing, so the version is not signed"), "{said}");
+}

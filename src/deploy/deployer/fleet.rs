@@ -4,58 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::Deployer;
+use super::membership::Membership;
 use super::state::{ModelState, State};
 use crate::api::admin::{Deployment, LaggingReplica, Replica, ReplicaModel};
-use crate::deploy::fleet::{Fleet, REPORT_INTERVAL};
+use crate::deploy::fleet::REPORT_INTERVAL;
 use crate::error::{OperatorError, Result};
 use crate::identity::ModelName;
 
 /// Interval of looking at the reports of the other servers, while a caller waits for them.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
-
-/// The fleet, and this server's place in it.
-#[derive(Debug)]
-pub(super) struct Membership {
-    fleet: Arc<dyn Fleet>,
-    id: String,
-    started_at: Timestamp,
-    /// Name of this server, once it listens.
-    name: OnceCell<String>,
-    /// The last reports of all servers.
-    known: Mutex<Vec<Replica>>,
-    /// Notified when this server has something new to report.
-    has_news: Notify,
-}
-
-impl Membership {
-    pub(super) fn new(fleet: Arc<dyn Fleet>) -> Membership {
-        Membership {
-            fleet,
-            id: Uuid::now_v7().to_string(),
-            started_at: Timestamp::now(),
-            name: OnceCell::new(),
-            known: Mutex::default(),
-            has_news: Notify::new(),
-        }
-    }
-
-    /// Returns the last reports of all servers; none if no other server can share the state.
-    pub(super) fn known(&self) -> Vec<Replica> {
-        self.known.lock().clone()
-    }
-
-    /// Makes this server report soon.
-    pub(super) fn report_soon(&self) {
-        self.has_news.notify_one();
-    }
-}
 
 impl Deployer {
     /// Reports this server to its fleet under this name, regularly and when a deployment takes effect. Never returns.

@@ -21,7 +21,7 @@
 //! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
 //! | `withdraw.rs` | unloads and loads of whole models |
 //! | `chains.rs` | chains of models: which can be served, and changes that would take one out of service |
-//! | `fleet.rs` | reports to the other servers, and waits for them |
+//! | `fleet.rs`, `membership.rs` | reports to the other servers, and waits for them |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
@@ -30,6 +30,7 @@ mod chains;
 mod change;
 mod fleet;
 mod load;
+mod membership;
 mod publish;
 mod show;
 mod start;
@@ -44,7 +45,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use self::fleet::Membership;
+use self::membership::Membership;
 use self::state::State;
 use super::journal::Journal;
 use crate::config::RepositoryConfig;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::Deployer;
-use super::fleet::Membership;
 use super::load::{LOADS_AT_ONE_TIME, SLOW_LOADS_AT_ONE_TIME};
+use super::membership::Membership;
 use super::state::{Recorded, SyncReason};
 use super::sync::JournalView;
 use crate::api::admin::Deployment;

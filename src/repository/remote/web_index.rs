@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::DEPLOYMENT_FILE;
 use crate::error::{Result, SetupError};
 use crate::identity::Sha256;
 use crate::repository::files;
 use crate::repository::layout::{self, CONFIG_FILE};
 use crate::repository::manifest::{FilePath, MANIFEST_FILE};
+use crate::repository::signature::SIGNATURE_FILE;
 
 /// Name of the index at the root of a repository.
 pub const INDEX_FILE: &str = "index.json";
@@ -58,6 +60,9 @@ pub fn write_index(repository: &Path) -> Result<(usize, usize), SetupError> {
     };
     for model in &found.models {
         add(format!("{}/{CONFIG_FILE}", model.name))?;
+        if repository.join(model.name.as_str()).join(DEPLOYMENT_FILE).is_file() {
+            add(format!("{}/{DEPLOYMENT_FILE}", model.name))?;
+        }
         for version in &model.versions {
             let folder = repository.join(model.name.as_str()).join(version.to_string());
             if !folder.is_dir() {
@@ -66,6 +71,9 @@ pub fn write_index(repository: &Path) -> Result<(usize, usize), SetupError> {
             }
             let listed = files::list(&folder).map_err(|refusal| SetupError::Repository(refusal.to_string()))?;
             add(format!("{}/{version}/{MANIFEST_FILE}", model.name))?;
+            if folder.join(SIGNATURE_FILE).is_file() {
+                add(format!("{}/{version}/{SIGNATURE_FILE}", model.name))?;
+            }
             for file in listed.keys() {
                 add(format!("{}/{version}/{file}", model.name))?;
             }
