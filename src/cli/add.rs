@@ -168,12 +168,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         None => None,
     };
     let target = AddTarget::of(&args.model, &config)?;
-    if let (AddTarget::Folder(folder), Some(_)) = (&target, &args.model_toml) {
-        bail!(
-            "{}: --model-toml is for a model in an object store; in a folder, put the file beside the versions",
-            folder.display()
-        );
-    }
+    check_model_toml(&target, args.model_toml.as_deref())?;
     target.clean_up_at_signals()?;
     let engine = OnnxRuntime::configured(&config)?;
     let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
@@ -217,6 +212,17 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let mut out = terminal::stdout();
     write_added(&mut out, &added)?;
     write_signature(&mut out, key.as_ref(), &config.repository.trusted_keys)
+}
+
+/// Refuses `--model-toml` for a model in a folder.
+fn check_model_toml(target: &AddTarget, model_toml: Option<&Path>) -> Result<()> {
+    if let (AddTarget::Folder(folder), Some(_)) = (target, model_toml) {
+        bail!(
+            "{}: --model-toml is for a model in an object store; in a folder, put the file beside the versions",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// Adds the version to its model.

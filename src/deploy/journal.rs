@@ -47,6 +47,7 @@ impl Latest {
 
 /// Result of appending a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Appended {
     /// The deployment was written and is the current one.
     Written,

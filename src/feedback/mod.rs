@@ -140,7 +140,7 @@ impl Feedback {
         match recorded {
             Ok(recorded) => Ok(self.join(judged, recorded, &monitor)),
             Err(NotRecorded::Failed(detail)) => Err(Error::FeedbackNotRecorded { detail }),
-            Err(NotRecorded::Unreachable(detail)) => self.keep(judged, detail, monitor),
+            Err(NotRecorded::Unreachable(detail)) => self.keep(judged, &detail, &monitor),
         }
     }
 
@@ -179,7 +179,7 @@ impl Feedback {
     }
 
     /// Keeps a batch until the ledger can be reached.
-    fn keep(self: Arc<Self>, Judged(judged): Judged, detail: String, monitor: Arc<Monitor>) -> Result<Taken> {
+    fn keep(self: &Arc<Self>, Judged(judged): Judged, detail: &str, monitor: &Arc<Monitor>) -> Result<Taken> {
         let mut taken = Taken::default();
         let mut kept = Vec::new();
         for (index, judged) in judged.into_iter().enumerate() {
@@ -197,10 +197,10 @@ impl Feedback {
                 return Err(Error::FeedbackNotRecorded { detail });
             }
             Kept::Behind => {}
-            Kept::First => drop(tokio::spawn(Arc::clone(&self).record_buffer(Arc::clone(&monitor)))),
+            Kept::First => drop(tokio::spawn(Arc::clone(self).record_buffer(Arc::clone(monitor)))),
         }
         monitor.server().set_buffered_feedback(self.buffer.len());
-        count(&mut taken, &monitor);
+        count(&mut taken, monitor);
         Ok(taken)
     }
 

@@ -99,13 +99,13 @@ pub(super) async fn drift(
     path: ModelPath,
     asked: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Answer {
-    let (model, wanted, window) = versions_and_window(&state, path, asked)?;
+    let DriftOf { model, versions, window } = versions_and_window(&state, path, asked)?;
     let now = state.monitor.now();
     let report = move |served: &Arc<ServedVersion>| {
         let stats = served.recorder.stats(now, window);
         VersionDrift { version: served.version, baseline_rows: stats.baseline_rows, report: stats.drift }
     };
-    let versions = of_versions(wanted, report).await?;
+    let versions = of_versions(versions, report).await?;
     Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 
@@ -115,22 +115,31 @@ pub(super) async fn drift_counts(
     path: ModelPath,
     asked: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Answer {
-    let (model, wanted, window) = versions_and_window(&state, path, asked)?;
+    let DriftOf { model, versions, window } = versions_and_window(&state, path, asked)?;
     let now = state.monitor.now();
     let count = move |served: &Arc<ServedVersion>| {
         let (baseline_rows, counts) = (served.recorder.baseline_rows(), served.recorder.drift_counts(now, window));
         VersionDriftCounts { version: served.version, baseline_rows, counts }
     };
-    let versions = of_versions(wanted, count).await?;
+    let versions = of_versions(versions, count).await?;
     Ok(json(&ModelDriftCounts { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 
-/// Returns the versions that a request for drift is about, the newest first, and the length of its window.
+/// Subject of a request for drift.
+struct DriftOf {
+    model: ModelName,
+    /// The versions, the newest first.
+    versions: Vec<Arc<ServedVersion>>,
+    /// Length of the window; `None` for the configured one.
+    window: Option<Duration>,
+}
+
+/// Returns the versions that a request for drift is about, and the length of its window.
 fn versions_and_window(
     state: &HttpState,
     path: ModelPath,
     asked: Result<Query<DriftQuery>, QueryRejection>,
-) -> Result<(ModelName, Vec<Arc<ServedVersion>>, Option<Duration>), OperatorError> {
+) -> Result<DriftOf, OperatorError> {
     let model = model_in_path(path)?;
     let Query(DriftQuery { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
@@ -147,7 +156,8 @@ fn versions_and_window(
     }
     let wanted =
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
-    Ok((model, wanted.cloned().collect(), window))
+    let versions = wanted.cloned().collect();
+    Ok(DriftOf { model, versions, window })
 }
 
 /// Does something with each version on a thread that may block: a verdict on a thousand features takes longer than an
