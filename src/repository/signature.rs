@@ -57,7 +57,7 @@ impl TrustedKeys {
 ///
 /// ```
 /// use leeway::repository::trusted_comment;
-/// let comment = trusted_comment(&"digits".parse().unwrap(), 3.try_into().unwrap());
+/// let comment = trusted_comment(&"digits".parse().unwrap(), "3".parse().unwrap());
 /// assert_eq!(comment, "model:digits version:3");
 /// ```
 pub fn trusted_comment(model: &ModelName, version: Version) -> String {
