@@ -26,7 +26,7 @@ use leeway::prediction_log::{PredictionLog, RequestToLog};
 use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
 use leeway::repository::LocalFolder;
 use leeway::serve::{self, EncodedRequest, Head, Input, Output, RequestOrigin};
-use leeway::state::MemoryJournal;
+use leeway::state::{MemoryFleet, MemoryJournal};
 use leeway_testkit::{checkout, held_out, leeway_program, shipped};
 use serde::Deserialize;
 use serde_json::json;
@@ -63,7 +63,8 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
         load_limit: limits.timeout(),
     };
     let (catalog, journal) = (Arc::new(Catalog::default()), Arc::new(MemoryJournal::default()));
-    runtime.block_on(Deployer::start(loader, journal, Arc::clone(&catalog), config().repository)).unwrap();
+    let fleet = Arc::new(MemoryFleet);
+    runtime.block_on(Deployer::start(loader, journal, fleet, Arc::clone(&catalog), config().repository)).unwrap();
     catalog
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use leeway::api::admin::{ChangeOutcome, Deployment, History, ModelStatus, Overview};
 use leeway::config::{Config, StateConfig, StateUrl};
 use leeway_testkit::Postgres;
+use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -78,7 +79,7 @@ async fn check_following(url: &str, folder: &Path) {
         took.push(begin.elapsed());
     }
     took.sort_unstable();
-    println!("in effect on all servers after {:?} (median), {:?} (worst)", took[took.len() / 2], took[took.len() - 1]);
+    eprintln!("in effect on all servers after {:?} (median), {:?} (worst)", took[took.len() / 2], took[took.len() - 1]);
     // All servers know each other, by their names.
     let overview: Overview = until(async || {
         let overview: Overview = read(format!("http://{}/admin/v1/models", apps[0].admin)).await?;
@@ -237,7 +238,7 @@ struct Replicas {
 impl Replicas {
     /// Returns the addresses of a replica; `None` while it is being started again.
     fn addresses(&self, index: usize) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
-        self.servers[index].read().unwrap().as_ref().map(|server| (server.data, server.admin))
+        self.servers[index].read().as_ref().map(|server| (server.data, server.admin))
     }
 }
 
@@ -275,7 +276,7 @@ async fn kills_lose_no_acknowledged_change() {
                 match client.post(format!("http://{data}/predict")).body(body).send().await {
                     Ok(answer) if answer.status() == 200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
                     Ok(answer) => {
-                        println!("{}", answer.text().await.unwrap_or_default());
+                        eprintln!("{}", answer.text().await.unwrap_or_default());
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -322,7 +323,7 @@ async fn kills_lose_no_acknowledged_change() {
                         tokio::time::sleep(Duration::from_millis(2)).await;
                     }
                 }
-                acknowledged.lock().unwrap().insert(newest, (outcome.deployment, begin.elapsed()));
+                acknowledged.lock().insert(newest, (outcome.deployment, begin.elapsed()));
             }
         });
     }
@@ -333,16 +334,16 @@ async fn kills_lose_no_acknowledged_change() {
         move || {
             for kill in 0..kills as usize {
                 std::thread::sleep(Duration::from_millis(150 + 97 * (kill as u64 % 5)));
-                let mut postgres = postgres.lock().unwrap();
+                let mut postgres = postgres.lock();
                 if kill % 2 == 0 {
                     postgres.kill();
                     postgres.start_again();
                 } else {
                     let index = kill / 2 % 3;
-                    let killed = replicas.servers[index].write().unwrap().take();
+                    let killed = replicas.servers[index].write().take();
                     drop(killed);
                     let again = replica(&replicas.repository, &postgres, replicas.folders[index].path());
-                    *replicas.servers[index].write().unwrap() = Some(again);
+                    *replicas.servers[index].write() = Some(again);
                 }
             }
         }
@@ -362,8 +363,8 @@ async fn kills_lose_no_acknowledged_change() {
     let newest = history.deployments[0].generation;
     let expected: Vec<u64> = (1..=newest).rev().collect();
     assert_eq!(history.deployments.iter().map(|deployment| deployment.generation).collect::<Vec<_>>(), expected);
-    let acknowledged = acknowledged.lock().unwrap();
-    for (generation, (deployment, _)) in &*acknowledged {
+    let acknowledged = acknowledged.lock().clone();
+    for (generation, (deployment, _)) in &acknowledged {
         let written = history.deployments.iter().find(|written| written.generation == *generation);
         assert_eq!(written, Some(deployment));
     }
@@ -373,7 +374,7 @@ async fn kills_lose_no_acknowledged_change() {
     }
     let mut took: Vec<Duration> = acknowledged.values().map(|(_, took)| *took).collect();
     took.sort_unstable();
-    println!(
+    eprintln!(
         "{} changes acknowledged, {kills} kills, {} requests answered; in effect on all replicas after {:?} (median), {:?} \
          (worst, with restarts)",
         took.len(),
