@@ -1,6 +1,7 @@
 //! The state that outlives a server: the journal of deployments, the ledger of feedback, and the list of the servers that
 //! share them. In memory, in SQLite, or in PostgreSQL (`state.url`). The only module with SQL.
 //!
+//! - `open_state.rs` is what a server gets of its state.
 //! - `memory.rs` has the state that is lost when the process ends.
 //! - `sqlite/` has the state in a file.
 //! - `postgres/` has the state in a PostgreSQL database, which any number of servers share.
@@ -8,6 +9,7 @@
 
 mod key;
 mod memory;
+mod open_state;
 mod postgres;
 mod sqlite;
 
@@ -18,21 +20,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 pub use self::memory::{MemoryFleet, MemoryJournal, MemoryLedger};
+pub use self::open_state::State;
 use crate::config::{StateConfig, StateUrl};
-use crate::deploy::{Fleet, Journal};
+use crate::deploy::Journal;
 use crate::error::{Result, SetupError};
-use crate::feedback::Ledger;
-
-/// The state of a server.
-#[derive(Debug)]
-pub struct State {
-    /// The journal of deployments.
-    pub journal: Arc<dyn Journal>,
-    /// The ledger of feedback.
-    pub ledger: Arc<dyn Ledger>,
-    /// The servers that share this state.
-    pub fleet: Arc<dyn Fleet>,
-}
 
 /// Opens the configured state. The ledger remembers the last `remembered` entries.
 ///

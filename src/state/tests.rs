@@ -14,9 +14,9 @@ use super::sqlite::ledger::SqliteLedger;
 use super::sqlite::unwritable_disk::{FrozenJournal, disk_problem};
 use super::*;
 use crate::api::admin::{Deployment, Replica, ReplicaModel};
-use crate::deploy::{Appended, ChangeNote, Latest, Transition};
+use crate::deploy::{Appended, ChangeNote, Fleet, Latest, Transition};
 use crate::error::OperatorError;
-use crate::feedback::{Entry, LedgerKey, NotRecorded, Recorded};
+use crate::feedback::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 
 async fn database_and_journal(path: &Path) -> (Arc<Database>, SqliteJournal) {
     let database = Arc::new(Database::open(path).await.unwrap());

@@ -16,7 +16,7 @@ use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::ModelName;
 
 /// Channel of notifications about appended deployments.
-const CHANNEL: &str = "leeway_changes";
+const CHANNEL: &str = "leeway-changes";
 
 /// Interval of looking for changes without notifications, which a connection pooler may not pass on.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

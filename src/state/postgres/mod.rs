@@ -18,7 +18,7 @@ use self::fleet::PostgresFleet;
 use self::journal::PostgresJournal;
 use self::last_seen::LastSeen;
 use self::ledger::PostgresLedger;
-use super::State;
+use super::open_state::State;
 use crate::config::{PostgresUrl, StateConfig};
 use crate::deploy::Journal;
 use crate::error::{Result, SetupError};
