@@ -326,6 +326,7 @@ macro_rules! change {
             /// The generation that the change is based on. The change is refused if another generation is current.
             pub if_generation: Option<u64>,
             /// Time to wait until the change is in effect on all servers that share the state, in milliseconds.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(range(max = 600_000))]
             pub wait_ms: Option<u64>,
         }

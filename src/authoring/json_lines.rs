@@ -121,6 +121,6 @@ mod tests {
         check(&left_out, r#""a text""#, r#""a text""#, None);
         check(&LabelMember::None, r#"{"y": 1}"#, r#"{"y": 1}"#, None);
         let problem = read.split(RawValue::from_string("[1]".to_owned()).unwrap()).unwrap_err();
-        assert!(problem.starts_with("expected an object with the label as \"y\""), "{problem}");
+        assert!(problem.starts_with("expected an object with the member \"y\""), "{problem}");
     }
 }
