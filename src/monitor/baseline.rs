@@ -48,7 +48,7 @@ pub struct Baseline {
     /// Quality of the predictions for rows whose truth is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<LabelledBaseline>,
-    /// What is usual by time of day, if the training data have times.
+    /// Profile by time of day, if the training data have times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
 }

@@ -56,7 +56,7 @@ pub(super) struct DriftCounters {
     pub(super) days: History<u64>,
     /// The verdict that `/metrics` showed last, and its time.
     pub(super) latest_verdict: Mutex<Option<(Duration, DriftVerdict)>>,
-    /// What is usual by time of day, if it is known.
+    /// Profile by time of day, if there is one.
     pub(super) usual: Mutex<Option<Arc<UsualByHour>>>,
     /// The time of day at the beginning of the monitor's time.
     pub(super) wall_clock: WallClock,

@@ -17,7 +17,7 @@ pub struct DriftReport {
     pub status: DriftStatus,
     /// The verdict on the model, for alerts. It does not depend on the window of this report.
     pub verdict: DriftVerdict,
-    /// What is usual by time of day, which the verdict is made with; absent if it is not known.
+    /// Profile by time of day that the verdict is made with; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileInUse>,
     /// Length of the window, in seconds.

@@ -75,7 +75,7 @@ fn features(rows: &[[f32; 3]]) -> Features {
     features
 }
 
-/// What is known of a version in a simulated month.
+/// Baseline and profile of a version in a simulated month.
 #[derive(Clone)]
 struct Known {
     baseline: Arc<Baseline>,

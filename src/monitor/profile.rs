@@ -21,7 +21,7 @@ const HOURS: usize = 24;
 /// Maximum number of counts of a profile, in all features, slots and bins.
 const MAX_COUNTS: usize = 1 << 23;
 
-/// What is usual by time of day.
+/// Usual counts of the features by time of day.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -90,7 +90,7 @@ pub struct ProfileOrigin {
     pub until: Timestamp,
     /// Number of rows in the window.
     pub rows: u64,
-    /// Who accepted it.
+    /// Person who accepted it.
     pub by: String,
     /// The reason that was given.
     pub reason: String,

@@ -14,7 +14,7 @@ use super::monitored_features::MonitoredFeature;
 use super::profile::{DayKinds, FeatureProfile, Profile, ProfileOrigin, slots_of_span, time_zone};
 use super::watched_bins::Side;
 
-/// What is usual for each monitored feature by time of day.
+/// Usual counts of each monitored feature by time of day.
 #[derive(Debug)]
 pub(super) struct UsualByHour {
     days: DayKinds,

@@ -67,7 +67,7 @@ impl DriftCounters {
         }
     }
 
-    /// What is usual by time of day, if it is known.
+    /// Profile by time of day, if there is one.
     pub(super) fn usual(&self) -> Option<Arc<UsualByHour>> {
         self.usual.lock().clone()
     }

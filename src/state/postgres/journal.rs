@@ -40,7 +40,7 @@ const APPEND: &str = "
 #[derive(Debug)]
 pub(super) struct PostgresJournal {
     database: Arc<PostgresDatabase>,
-    /// What this machine has seen of the journal; `None` for a command.
+    /// Memory of the journal on this machine; `None` for a command.
     last_seen: Option<Arc<LastSeen>>,
     /// True once the deployments were read for the first time, from the database or from `last_seen`.
     has_started: AtomicBool,
