@@ -365,6 +365,50 @@ async fn a_file_that_is_no_journal_is_refused() {
     assert!(error.contains("written by a later version of Leeway"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_reached_by_tls_with_a_password_of_a_file() {
+    let (mut postgres, folder) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    postgres.write("server.crt", &own.cert.pem());
+    postgres.write("server.key", &own.signing_key.serialize_pem());
+    let [trusted, untrusted, password] = ["own.pem", "other.pem", "password"].map(|name| folder.path().join(name));
+    std::fs::write(&trusted, own.cert.pem()).unwrap();
+    std::fs::write(&untrusted, other.cert.pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    postgres.restart_with(&["listen_addresses=127.0.0.1", &format!("port={port}"), "ssl=on"]);
+    let opened = async |root: &Path, written: &str| {
+        std::fs::write(&password, written).unwrap();
+        let root = root.display();
+        let url = format!("postgres://leeway@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={root}");
+        let state = StateConfig::at(StateUrl::try_from(url).unwrap());
+        let last_seen = folder.path().join("last-seen.json");
+        open(&StateConfig { password_file: Some(password.clone()), last_seen, ..state }, three()).await
+    };
+    let problem = opened(&trusted, "wrong\n").await.unwrap_err().to_string();
+    assert!(problem.contains("password authentication failed"), "{problem}");
+    let problem = opened(&untrusted, "leeway\n").await.unwrap_err().to_string();
+    assert!(problem.contains("certificate"), "{problem}");
+    // The password that the cluster was made with.
+    let state = opened(&trusted, "leeway\n").await.unwrap();
+    assert_eq!(state.journal.append(&first()).await.unwrap(), Appended::Written);
+    // The password is changed, and then the server is restarted: the file is read again.
+    let url = postgres.url().replace("host=", &format!("port={port}&host="));
+    let local = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::query("ALTER ROLE leeway PASSWORD 'changed'").execute(&local).await.unwrap();
+    local.close().await;
+    std::fs::write(&password, "changed\n").unwrap();
+    postgres.kill();
+    postgres.start_again();
+    let mut found = state.journal.latest().await;
+    for _ in 0..2 {
+        if found.is_err() {
+            found = state.journal.latest().await;
+        }
+    }
+    assert_eq!(found.unwrap().deployments, [first()]);
+}
+
 // ===== the ledger =====
 
 /// Records these keys. Returns true for each that was recorded for the first time.

@@ -1,5 +1,6 @@
 //! A real PostgreSQL server, for tests and benches. `make postgres` brings the programs.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -67,6 +68,24 @@ impl Postgres {
         while !std::fs::read_to_string(folder.join("data/postmaster.pid")).is_ok_and(|pid| pid.contains("ready")) {
             assert!(begin.elapsed() < TIMEOUT, "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts the server again with these settings. Files that they name have to belong to the user of the server: see
+    /// [`Postgres::write`].
+    pub fn restart_with(&mut self, settings: &[&str]) {
+        self.kill();
+        self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        self.start_again();
+    }
+
+    /// Writes a file of the cluster that only the server can read, as for a key.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        if is_root() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
         }
     }
 

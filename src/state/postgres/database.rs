@@ -231,6 +231,10 @@ fn problem(error: sqlx::Error) -> Problem {
             }
         }
         sqlx::Error::Configuration(problem) => Problem::Refused(problem.to_string()),
+        // A certificate that is not trusted.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Problem::Refused(format!("TLS: {error}"))
+        }
         sqlx::Error::Tls(problem) => Problem::Refused(format!("TLS: {problem}")),
         sqlx::Error::PoolTimedOut => Problem::Unreachable(format!("no connection within {} s", TIMEOUT.as_secs())),
         other => Problem::Unreachable(other.to_string()),
