@@ -287,7 +287,8 @@ impl BoundApp {
         };
         state.readiness.set(false);
         following.iter().for_each(JoinHandle::abort);
-        state.deployer.leave_fleet().await;
+        // Not waited for: the database may be gone, and the others notice anyway.
+        tokio::spawn(deployer().leave_fleet());
         sliding.abort();
         watching.iter().for_each(JoinHandle::abort);
         if let Ok(reason) = reason {

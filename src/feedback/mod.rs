@@ -53,6 +53,8 @@ const TAKEN_AT_ONE_TIME: usize = 16;
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval of attempts to reach a ledger: for its key, and for feedback that waits for it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout of the last attempt to record waiting feedback, when the server stops.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tolerated difference between the clocks of replicas. A prediction dated at most this far in the future counts as
 /// made now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -235,7 +237,11 @@ impl Feedback {
 
     /// Records the feedback that waits, if that is possible now, because the server stops.
     pub async fn flush(&self, monitor: &Monitor) {
-        if !self.buffer.is_empty() && !self.try_to_record_buffer(monitor).await {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let recorded = tokio::time::timeout(FLUSH_TIMEOUT, self.try_to_record_buffer(monitor)).await;
+        if recorded != Ok(true) {
             let lost = self.buffer.len();
             tracing::error!(statements = lost, "feedback is lost: the server stops while its ledger cannot be reached");
         }

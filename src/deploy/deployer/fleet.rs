@@ -35,7 +35,7 @@ impl Deployer {
     }
 
     /// Removes this server from its fleet, because it stops.
-    pub async fn leave_fleet(&self) {
+    pub async fn leave_fleet(self: Arc<Self>) {
         if self.membership.name.initialized()
             && let Err(error) = self.membership.fleet.leave(&self.membership.id).await
         {
