@@ -272,10 +272,11 @@ impl BoundApp {
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
         let deployer = || Arc::clone(&state.deployer);
+        // On the threads of operators, because a change waits until these have finished theirs.
         let following = [
-            tokio::spawn(deployer().poll()),
-            tokio::spawn(deployer().follow()),
-            tokio::spawn(deployer().report_to_fleet(name)),
+            admin_threads.threads.spawn(deployer().poll()),
+            admin_threads.threads.spawn(deployer().follow()),
+            admin_threads.threads.spawn(deployer().report_to_fleet(name)),
         ];
         let mut watching: Vec<JoinHandle<()>> =
             [data_tls, admin_tls].into_iter().flatten().map(|tls| tokio::spawn(tls.watch())).collect();

@@ -26,7 +26,8 @@ async fn requests_are_counted_by_outcome_and_timed_by_stage() {
             format!("leeway_stage_duration_seconds_{kind}{{model=\"digits\",version=\"2\",stage=\"{stage}\"}}")
         };
         assert_eq!(app.metric(&series("count")).await, 5.0, "{stage}");
-        assert!(app.metric(&series("sum")).await > 0.0, "{stage}");
+        // A run that the thread of its request makes has waited in no queue, and its time there is exactly zero.
+        assert!(app.metric(&series("sum")).await > 0.0 || stage == "queue", "{stage}");
     }
 }
 
