@@ -8,6 +8,7 @@
 //! - `tensorflow.rs` has the view of a model that clients of TensorFlow Serving read.
 //! - `schema.rs` has the schemas of the instances and predictions of a version.
 //! - `problem.rs` is the response to a request that failed.
+//! - `rollout.rs` has those of rollouts.
 //! - `time.rs` has the schema of a time.
 //! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
@@ -26,6 +27,7 @@ pub mod health;
 mod ignore_unknown_members;
 pub mod models;
 pub mod problem;
+pub mod rollout;
 pub mod routes;
 pub mod schema;
 pub mod tensorflow;
