@@ -252,6 +252,8 @@ endpoints! {
         OpenApi = Get "/openapi.json",
         /// A page to read about this API.
         Docs = Get "/docs",
+        /// The console, a page to watch and to change what is served.
+        Console = Get "/console",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
@@ -280,6 +282,8 @@ endpoints! {
         Version = Get "/admin/v1/models/{model}/versions/{version}",
         /// The schemas of a version's instances and predictions, and an example.
         VersionSchema = Get "/admin/v1/models/{model}/versions/{version}/schema",
+        /// Predictions of a version that are not monitored, for the console.
+        Try = Post "/admin/v1/models/{model}/versions/{version}/try",
         /// Loads a version.
         Load = Post "/admin/v1/models/{model}/versions/{version}/load",
         /// Unloads a version.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::context::Failure;
 use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
-use super::{HttpState, docs, models, openapi, operations, v2};
+use super::{HttpState, console, docs, models, openapi, operations, try_out, v2};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, TrafficChange,
     VersionDrift, VersionDriftCounts,
@@ -34,11 +34,12 @@ const MAX_HISTORY: u32 = 1_000;
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// Returns the handler of an endpoint of the admin listener.
-pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
+pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> MethodRouter<Arc<HttpState>> {
     match endpoint {
         AdminEndpoint::Index => get(operations::index),
         AdminEndpoint::OpenApi => get(openapi::admin),
         AdminEndpoint::Docs => get(docs::page),
+        AdminEndpoint::Console => get(console::redirect),
         AdminEndpoint::Live => get(operations::live),
         AdminEndpoint::Ready => get(operations::ready),
         AdminEndpoint::Metrics => get(operations::metrics),
@@ -53,6 +54,7 @@ pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
         AdminEndpoint::Rollback => post(rollback),
         AdminEndpoint::Version => get(show_version),
         AdminEndpoint::VersionSchema => get(models::show_version_schema),
+        AdminEndpoint::Try => try_out::handler(state),
         AdminEndpoint::Load => post(load),
         AdminEndpoint::Unload => post(unload),
         AdminEndpoint::Reload => post(reload),

@@ -23,9 +23,10 @@
 //!   clients of TensorFlow Serving read.
 //! - `decoded_body.rs` decompresses bodies while they arrive, and `compression.rs` compresses answers, if that is
 //!   configured. `content_coding.rs` has what both know.
-//! - `api_keys.rs`, `cors.rs` and `path_prefix.rs` are the optional layers of the data listener: clients with keys, web
-//!   pages of other origins, and proxies that publish it below a path. `file_watch.rs` notices that a file has changed.
+//! - `api_keys.rs` and `cors.rs` are the optional layers of the data listener: clients with keys, and web pages of other
+//!   origins. `path_prefix.rs` is for proxies that publish either listener below a path. `file_watch.rs` notices that a file has changed.
 //! - `openapi.rs` answers with the OpenAPI documents, which `documents.rs` keeps, and `docs.rs` with the page that shows them (`docs.html`).
+//! - `console.rs` serves the console, whose files are built from `console/`. `try_out.rs` has its predictions.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -42,6 +43,7 @@ mod compression;
 mod connection;
 mod connection_threads;
 mod connections;
+mod console;
 mod content_coding;
 mod context;
 mod cors;
@@ -74,6 +76,7 @@ mod stream;
 mod tensorflow;
 mod tls;
 mod trace_context;
+mod try_out;
 mod v2;
 
 /// The readers of bodies, for the fuzz targets of `fuzz/`.

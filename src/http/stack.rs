@@ -14,8 +14,8 @@ use super::context::Failure;
 use super::error_response::{self, Format};
 use super::predict::{Protocol, predict};
 use super::{
-    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, grpc,
-    invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, console, cors, docs, feedback,
+    grpc, invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;
@@ -113,8 +113,9 @@ fn v2_routes(state: &Arc<HttpState>) -> Router<Arc<HttpState>> {
 pub fn admin(state: &Arc<HttpState>) -> Router {
     let (mut api, mut v2, mut routes) = (Router::new(), Router::new(), Router::new());
     for endpoint in AdminEndpoint::ALL {
-        let mut handler = operators::handler(*endpoint);
-        if endpoint.method() != Method::Get {
+        let mut handler = operators::handler(*endpoint, state);
+        // The body of a prediction may be an image, for example. Admission checks its media type.
+        if endpoint.method() != Method::Get && *endpoint != AdminEndpoint::Try {
             handler = handler.layer(from_fn(admin_access::content_layer));
         }
         let route = with_allow(endpoint.method(), handler);
@@ -125,11 +126,15 @@ pub fn admin(state: &Arc<HttpState>) -> Router {
             None => routes = routes.route(path, route),
         }
     }
+    for (path, files) in console::files() {
+        routes = routes.route(path, with_allow(Method::Get, files));
+    }
     let access = || from_fn_with_state(Arc::clone(state), admin_access::layer);
     // Outermost, so that unknown paths also require the token and reveal nothing about the API.
     let api = api.fallback(unknown_endpoint).layer(access());
     let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem, None);
-    own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError, None))
+    let routes = own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError, None));
+    path_prefix::also_below(state.path_prefix.as_ref(), routes)
 }
 
 /// Adds the paths that the configuration names, unless they are served already.

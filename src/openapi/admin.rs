@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::Document;
 use super::operation::Operation;
+use super::predictions::{prediction, with_answer};
 use super::wire_types::WireTypes;
 use crate::api::admin::{
     ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, ModelStatus, Overview,
@@ -11,7 +12,7 @@ use crate::api::admin::{
 };
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
-use crate::api::schema::ModelSchema;
+use crate::api::schema::{ModelSchema, PredictionAnswer, PredictionRequest};
 use crate::api::v2;
 
 const TAGS: &[(&str, &str)] = &[
@@ -62,6 +63,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         if has_token { operation.needs_token() } else { operation }
     };
     let status = |id: &str| of_api(id, "models").fails(&[404]);
+    let try_out = |id: &str| {
+        let operation = prediction(id).tag("models").fails(&WITHOUT_ACCESS);
+        if has_token { operation.needs_token() } else { operation }
+    };
     let change = |id: &str| of_api(id, "changes").fails(&OF_CHANGES);
     match endpoint {
         AdminEndpoint::Index => server("getIndex").answers("The endpoints.", types.response::<Index>()),
@@ -71,6 +76,7 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Docs => server("getDocs")
             .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
             .responds(304, "The page has not changed.", None, &["ETag"]),
+        AdminEndpoint::Console => server("getConsole").responds(303, "The page is at /console/.", None, &["Location"]),
         AdminEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
         AdminEndpoint::Ready => {
             server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
@@ -115,6 +121,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Rollback => change("rollBack")
             .body(types.request::<RollbackChange>(), Some(json!({ "reason": "an example" })))
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
+        AdminEndpoint::Try => with_answer(
+            try_out("tryVersion").body(types.request::<PredictionRequest>(), None),
+            types.response::<PredictionAnswer>(),
+        ),
         AdminEndpoint::Load => change("loadVersion")
             .body(json!({}), Some(json!({})))
             .answers("Status of the version.", types.response::<VersionStatus>()),

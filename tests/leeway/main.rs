@@ -23,6 +23,7 @@ mod clients;
 mod collector;
 mod command_line;
 mod compression;
+mod console;
 mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]

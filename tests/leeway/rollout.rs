@@ -296,6 +296,10 @@ async fn a_web_page_cannot_reach_through_a_browser() {
     assert_eq!(ask("host", "[::1]:8081").await, 200);
     assert_eq!(ask("host", "rebound.example:8081").await, 403);
     assert_eq!(ask("origin", "http://rebound.example").await, 403);
+    // Another server on the same machine is another origin. The console is a page of this one.
+    assert_eq!(ask("origin", "http://127.0.0.1:1").await, 403);
+    assert_eq!(ask("origin", "null").await, 403);
+    assert_eq!(ask("origin", &format!("http://{}", app.admin)).await, 200);
     let form =
         app.client.post(format!("http://{}{ROLLBACK}", app.admin)).header("content-type", "text/plain").body("{}");
     assert_eq!(form.send().await.unwrap().status(), 415);
