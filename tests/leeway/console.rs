@@ -86,3 +86,100 @@ async fn a_version_can_be_tried_out_on_the_admin_listener() {
     let text = app.client.post(format!("http://{}{TRY}", app.admin)).header("content-type", "text/plain").body("{}");
     assert_eq!(text.send().await.unwrap().status(), 415);
 }
+
+/// Returns the first version in an answer about digits that has this number.
+fn version(answer: &Value, number: u64) -> &Value {
+    answer["versions"].as_array().unwrap().iter().find(|version| version["version"] == number).unwrap()
+}
+
+/// Sends predictions to version 1 of digits, and the true outcome of each: right for all but the first one.
+async fn predictions_with_outcomes(app: &TestApp, count: usize) {
+    let answer = app.predict("/v1/models/digits/versions/1:predict", some_digits(count).to_string()).await.json();
+    let labels = answer["predictions"].as_array().unwrap().iter().map(|prediction| &prediction["label"]);
+    let ids = answer["prediction_ids"].as_array().unwrap().iter();
+    let items = ids.zip(labels).enumerate().map(|(index, (id, label))| {
+        let label = label.as_u64().unwrap();
+        json!({ "prediction_id": id, "label": if index == 0 { (label + 1) % 10 } else { label } })
+    });
+    let feedback = json!({ "feedback": items.collect::<Vec<_>>() }).to_string();
+    assert_eq!(app.predict("/feedback", feedback).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_numbers_are_those_of_the_requests() {
+    let app = TestApp::start().await;
+    let live = async || version(&app.admin_get("/admin/v1/models/digits/live").await.json(), 1).clone();
+    let before = live().await;
+    assert_eq!(
+        (&before["requests"]["ok"], &before["batches"]["runs"], &before["stable"]),
+        (&json!(0), &json!(0), &json!(false))
+    );
+    app.predict("/v1/models/digits/versions/1:predict", some_digits(3).to_string()).await;
+    app.predict("/v1/models/digits/versions/1:predict", "[").await;
+    let after = live().await;
+    assert_eq!(
+        after["requests"],
+        json!({
+            "ok": 1, "invalid": 1, "shed": 0, "expired": 0, "model_error": 0, "server_error": 0, "abandoned": 0,
+        })
+    );
+    assert_eq!((&after["batches"]["runs"], &after["batches"]["rows"]), (&json!(1), &json!(3)));
+    let sizes = after["batches"]["sizes"].as_array().unwrap();
+    assert_eq!(sizes[2], json!({ "upto": 4, "runs": 1 }));
+    assert_eq!(sizes.last().unwrap(), &json!({ "runs": 0 }));
+    for stage in ["network", "preprocess", "queue", "inference", "postprocess", "total"] {
+        let found = &after["latency"][stage];
+        assert_eq!(found["count"], 1, "{stage}: {after}");
+        assert!(found["p50_ms"].as_f64().unwrap() <= found["p99_ms"].as_f64().unwrap(), "{after}");
+    }
+    assert_eq!(after["budget"]["total_ms"], 60_000.0);
+    assert!(after["uptime_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(app.admin_get("/admin/v1/models/nothing/live").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn predictions_have_their_classes_confidence_and_outcomes() {
+    let app = TestApp::start().await;
+    let read = async || version(&app.admin_get("/admin/v1/models/digits/predictions").await.json(), 1).clone();
+    let before = read().await;
+    assert_eq!((&before["calibration"], &before["by_class"], before.get("confusion")), (&json!([]), &json!([]), None));
+    predictions_with_outcomes(&app, 50).await;
+    // The comparison with the baseline is up to a second old.
+    let after = crate::harness::until(async || Some(read().await).filter(|found| found["rows"] == 50)).await;
+    let sum = |list: &str, member: &str| -> u64 {
+        after[list].as_array().unwrap().iter().map(|found| found[member].as_u64().unwrap()).sum()
+    };
+    assert_eq!((sum("classes", "count"), sum("confidence", "count"), sum("calibration", "count")), (50, 50, 50));
+    assert_eq!((sum("by_class", "actual"), sum("by_class", "correct")), (50, 49));
+    assert_eq!((&after["outcomes"]["labels"], &after["outcomes"]["accuracy"]), (&json!(50), &json!(0.98)));
+    let counts: Vec<Vec<u64>> = serde_json::from_value(after["confusion"]["counts"].clone()).unwrap();
+    assert_eq!(after["confusion"]["classes"].as_array().unwrap().len(), 10);
+    let right: u64 = (0..10).map(|class| counts[class][class]).sum();
+    assert_eq!((right, counts.iter().flatten().sum::<u64>()), (49, 50));
+    let parts: Vec<&str> =
+        after["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    assert!(parts.contains(&"class") && parts.contains(&"confidence"), "{parts:?}");
+    let history = app.admin_get("/admin/v1/models/digits/drift/history").await.json();
+    let points = version(&history, 1)["points"].as_array().unwrap();
+    let last = points.last().unwrap();
+    assert_eq!(last["rows"], 50, "{last}");
+    assert!(last["features"]["max_psi"].as_f64().unwrap() >= last["features"]["mean_psi"].as_f64().unwrap());
+    assert_eq!(last["worst"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_refused_is_an_alert_with_advice() {
+    let repository = crate::harness::Repository::of("echo_float32");
+    let app = TestApp::with(repository.config()).await;
+    let alerts = async || app.admin_get("/admin/v1/alerts").await.json()["alerts"].as_array().unwrap().clone();
+    assert_eq!(alerts().await, Vec::<Value>::new());
+    let broken = repository.0.path().join("echo_float32/7");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("manifest.json"), "{}").unwrap();
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    let found = crate::harness::until(async || alerts().await.first().cloned()).await;
+    let expected = ("ticket", "LeewayVersionRefused", 7, "alerts.md#versions");
+    let text = |member: &str| found[member].as_str().unwrap_or_default().to_owned();
+    assert_eq!((&*text("severity"), &*text("alert"), found["version"].as_u64().unwrap(), &*text("runbook")), expected);
+    assert!(text("advice").contains("leeway status MODEL says what is wrong"), "{found}");
+}
