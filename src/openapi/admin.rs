@@ -77,7 +77,14 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Docs => server("getDocs")
             .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
             .responds(304, "The page has not changed.", None, &["ETag"]),
-        AdminEndpoint::Console => server("getConsole").responds(303, "The page is at /console/.", None, &["Location"]),
+        AdminEndpoint::Console => server("getConsole")
+            .responds(
+                200,
+                "The page, after the redirection.",
+                Some(("text/html", json!({ "type": "string" }))),
+                &["ETag"],
+            )
+            .responds(303, "The page is at /console/.", None, &["Location"]),
         AdminEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
         AdminEndpoint::Ready => {
             server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
