@@ -90,6 +90,9 @@ bench-mutants: build ## 500 mutated model files through add, trial and load, und
 	@test -x .bench/onnx/bin/python || { $(PYTHON) -m venv .bench/onnx && .bench/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx)==' models/requirements.txt); }
 	.bench/onnx/bin/python scripts/bench_mutants.py
 
+console: quick ## Build the console: its types from the admin API, and its files into console/dist, which are committed (needs Node.js)
+	@$(PYTHON) scripts/build_console.py
+
 compare: ## Beside LitServe, BentoML and MLflow: from pip to the first right answer (after `make wheel`; installs them into .bench)
 	@$(PYTHON) scripts/compare_servers.py
 
