@@ -270,6 +270,14 @@ endpoints! {
         Drift = Get "/admin/v1/models/{model}/drift",
         /// The counts that drift is measured on, to be added to those of other servers.
         DriftCounts = Get "/admin/v1/models/{model}/drift/counts",
+        /// Drift of a model's versions over the last day.
+        DriftHistory = Get "/admin/v1/models/{model}/drift/history",
+        /// Requests, latencies and batches of a model's versions.
+        LiveStats = Get "/admin/v1/models/{model}/live",
+        /// Predictions of a model's versions, and their outcomes.
+        Predictions = Get "/admin/v1/models/{model}/predictions",
+        /// What needs attention now.
+        Alerts = Get "/admin/v1/alerts",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
         /// Sets the traffic split of a model.

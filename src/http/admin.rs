@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::context::Failure;
 use super::json_answer::json;
-use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
-use super::{HttpState, console, docs, models, openapi, operations, try_out, v2};
+use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, of_versions, read_change};
+use super::{HttpState, console, console_data, docs, models, openapi, operations, try_out, v2};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, TrafficChange,
     VersionDrift, VersionDriftCounts,
@@ -48,6 +48,10 @@ pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> Method
         AdminEndpoint::ModelSchema => get(models::show_schema),
         AdminEndpoint::Drift => get(drift),
         AdminEndpoint::DriftCounts => get(drift_counts),
+        AdminEndpoint::DriftHistory => get(console_data::drift_history),
+        AdminEndpoint::LiveStats => get(console_data::live),
+        AdminEndpoint::Predictions => get(console_data::predictions),
+        AdminEndpoint::Alerts => get(console_data::alerts),
         AdminEndpoint::History => get(history),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
@@ -160,16 +164,6 @@ fn versions_and_window(
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
     let versions = wanted.cloned().collect();
     Ok(DriftOf { model, versions, window })
-}
-
-/// Does something with each version on a thread that may block: a verdict on a thousand features takes longer than an
-/// answer of others should wait.
-async fn of_versions<T: Send + 'static>(
-    versions: Vec<Arc<ServedVersion>>,
-    act: impl FnMut(&Arc<ServedVersion>) -> T + Send + 'static,
-) -> Result<Vec<T>, Error> {
-    let acted = tokio::task::spawn_blocking(move || versions.iter().map(act).collect());
-    acted.await.map_err(Error::internal)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`

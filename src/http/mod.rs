@@ -26,7 +26,8 @@
 //! - `api_keys.rs` and `cors.rs` are the optional layers of the data listener: clients with keys, and web pages of other
 //!   origins. `path_prefix.rs` is for proxies that publish either listener below a path. `file_watch.rs` notices that a file has changed.
 //! - `openapi.rs` answers with the OpenAPI documents, which `documents.rs` keeps, and `docs.rs` with the page that shows them (`docs.html`).
-//! - `console.rs` serves the console, whose files are built from `console/`. `try_out.rs` has its predictions.
+//! - `console.rs` serves the console, whose files are built from `console/`. `console_data.rs` has what only it
+//!   reads, and `try_out.rs` its predictions.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -44,6 +45,7 @@ mod connection;
 mod connection_threads;
 mod connections;
 mod console;
+mod console_data;
 mod content_coding;
 mod context;
 mod cors;

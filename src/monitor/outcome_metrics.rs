@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Buckets, HistogramCounts};
@@ -13,7 +14,7 @@ use super::text::{Number, Series};
 
 /// Measures of the outcomes of a version's predictions. A measure is `None` before the first outcome, or if it does not
 /// apply to this kind of predictions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeStats {
     /// Number of predictions whose true outcome is known.
     pub labels: u64,

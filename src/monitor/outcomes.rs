@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bins::{MAX_TEXT_BINS, OTHER};
+use super::confusion_matrix::ConfusionMatrix;
 use super::interval::Interval;
 use crate::config::BusinessKind;
 
@@ -62,6 +63,7 @@ pub struct Outcomes {
     pub(super) delays: [u64; DELAY_BUCKETS.len() + 1],
     pub(super) delay_sum: f64,
     pub(super) business: BTreeMap<String, BusinessOutcome>,
+    pub(super) confusion: ConfusionMatrix,
     pub(super) withdrawn: Withdrawn,
 }
 
@@ -179,7 +181,8 @@ impl Outcomes {
     /// series, and because labels from callers must not use up the limit of entries.
     pub(super) fn of_classes(classes: &[String]) -> Outcomes {
         let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
-        Outcomes { classes: known.collect(), ..Outcomes::default() }
+        let confusion = ConfusionMatrix::of_classes(classes);
+        Outcomes { classes: known.collect(), confusion, ..Outcomes::default() }
     }
 
     /// Adds the true outcome of a prediction. `delay` is the time from the prediction to its feedback, if known.
@@ -191,6 +194,7 @@ impl Outcomes {
                 self.class(class).predicted += 1;
                 self.class(label).actual += 1;
                 self.class(class).correct += u64::from(is_correct);
+                self.confusion.add(label, class, 1);
                 self.calibration.add(*confidence, is_correct);
                 self.squared_error += (confidence - f64::from(u8::from(is_correct))).powi(2);
             }
@@ -231,6 +235,8 @@ impl Outcomes {
                 self.correct += u64::from(is_correct);
                 self.calibration.bins[bin].correct += u64::from(is_correct);
                 self.class(label).correct += u64::from(is_correct);
+                self.confusion.add(before, class, -1);
+                self.confusion.add(label, class, 1);
                 self.withdrawn.squared_error += error(was_correct);
                 self.squared_error += error(is_correct);
             }

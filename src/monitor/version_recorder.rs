@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::drift_counters::DriftCounters;
+use super::drift_history::{DriftAt, DriftHistory, DriftPoint};
+use super::drift_report::DriftReport;
 use super::drift_window::DriftWindow;
 use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
@@ -15,6 +17,7 @@ use super::outcomes::{Outcomes, Predicted, Truth};
 use super::overload::RequestCounts;
 use super::profile::LearnedProfile;
 use super::quantiles::Latencies;
+use super::recent_requests::RequestHistory;
 use super::runs::Runs;
 use super::step_counters::StepCounters;
 use super::version_metrics::{Batching, HANDLES, VersionMetrics};
@@ -26,6 +29,9 @@ use crate::stage::Timings;
 /// Assumed number of counting threads, for the estimate of memory: the threads for connections and for heavy stages, on
 /// a machine with sixteen cores.
 const THREADS: usize = 32;
+
+/// Maximum age of the report of drift that the readers of a console share.
+const RECENT_DRIFT: Duration = Duration::from_secs(1);
 
 /// The recorder of one version of one model.
 #[derive(Debug)]
@@ -39,6 +45,11 @@ pub struct VersionRecorder {
     spec: MonitoringSpec,
     /// The learned profile in use.
     learned: Mutex<Option<Arc<LearnedProfile>>>,
+    /// Counts of requests over the last minutes.
+    pub(super) requests: RequestHistory,
+    drift_history: DriftHistory,
+    /// The report of drift that a console showed last, and its time.
+    latest_drift: Mutex<Option<(Duration, Arc<DriftReport>)>>,
     pub(super) windows: MonitoringWindows,
 }
 
@@ -136,6 +147,9 @@ impl VersionRecorder {
             steps: StepCounters::new(&spec.steps),
             spec,
             learned: Mutex::default(),
+            requests: RequestHistory::new(born),
+            drift_history: DriftHistory::default(),
+            latest_drift: Mutex::default(),
             windows,
         }
     }
@@ -224,6 +238,32 @@ impl VersionRecorder {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
         self.drift_counters.tick(now, clock);
+        self.requests.tick(now, &self.metrics);
+        if !self.drift_counters.features().is_empty() {
+            self.drift_history.tick(now, || DriftAt::from(&*self.recent_drift(now)));
+        }
+    }
+
+    /// Returns the drift in the configured window, as of at most a second ago, so that all readers of a console share it.
+    pub(super) fn recent_drift(&self, now: Duration) -> Arc<DriftReport> {
+        let mut latest = self.latest_drift.lock();
+        match &*latest {
+            Some((made, report)) if now < *made + RECENT_DRIFT => Arc::clone(report),
+            _ => {
+                let report = Arc::new(self.stats(now, None).drift);
+                *latest = Some((now, Arc::clone(&report)));
+                report
+            }
+        }
+    }
+
+    /// Returns the drift of the last day, the oldest first. The last point is the current one.
+    pub fn drift_history(&self, now: Duration) -> Vec<DriftPoint> {
+        let mut points = self.drift_history.points();
+        if !self.drift_counters.features().is_empty() {
+            points.push(DriftPoint { at: now, drift: DriftAt::from(&*self.recent_drift(now)) });
+        }
+        points
     }
 
     /// Returns the counts of requests since the last call.
@@ -299,7 +339,7 @@ impl VersionRecorder {
     }
 
     /// Quality of the predictions for the labelled rows of the baseline.
-    fn labelled(&self) -> Option<&LabelledBaseline> {
+    pub(super) fn labelled(&self) -> Option<&LabelledBaseline> {
         self.spec.baseline.as_ref()?.labelled.as_ref()
     }
 

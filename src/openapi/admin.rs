@@ -10,6 +10,7 @@ use crate::api::admin::{
     ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, ModelStatus, Overview,
     PromoteChange, RollbackChange, TrafficChange, VersionStatus,
 };
+use crate::api::console::{Alerts, ModelDriftHistory, ModelLive, ModelPredictions};
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
 use crate::api::schema::{ModelSchema, PredictionAnswer, PredictionRequest};
@@ -76,7 +77,14 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Docs => server("getDocs")
             .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
             .responds(304, "The page has not changed.", None, &["ETag"]),
-        AdminEndpoint::Console => server("getConsole").responds(303, "The page is at /console/.", None, &["Location"]),
+        AdminEndpoint::Console => server("getConsole")
+            .responds(
+                200,
+                "The page, after the redirection.",
+                Some(("text/html", json!({ "type": "string" }))),
+                &["ETag"],
+            )
+            .responds(303, "The page is at /console/.", None, &["Location"]),
         AdminEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
         AdminEndpoint::Ready => {
             server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
@@ -108,6 +116,18 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .query(types.query::<DriftQuery>())
             .answers("Drift of the loaded versions.", types.response::<ModelDrift>())
             .fails(&[503]),
+        AdminEndpoint::DriftHistory => status("getDriftHistory")
+            .answers("Drift of the loaded versions.", types.response::<ModelDriftHistory>())
+            .fails(&[503]),
+        AdminEndpoint::LiveStats => status("getLive")
+            .answers("The numbers of the loaded versions.", types.response::<ModelLive>())
+            .fails(&[503]),
+        AdminEndpoint::Predictions => status("getPredictions")
+            .answers("The predictions of the loaded versions.", types.response::<ModelPredictions>())
+            .fails(&[503]),
+        AdminEndpoint::Alerts => {
+            of_api("getAlerts", "server").answers("The alerts, the most severe first.", types.response::<Alerts>())
+        }
         AdminEndpoint::History => status("getHistory")
             .query(types.query::<HistoryQuery>())
             .answers("Deployments, the newest first.", types.response::<History>())

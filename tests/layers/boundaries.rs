@@ -129,6 +129,7 @@ const BOUNDARIES: &[Boundary] = &[
             "repository/write_manifest.rs",
             "deploy/deployer/",
             "http/admin.rs",
+            "http/console_data.rs",
             "http/feedback.rs",
             "cli/change.rs",
             "cli/learn.rs",
