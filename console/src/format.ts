@@ -92,6 +92,20 @@ export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+const DONE: Record<string, string> = {
+  discover: "first seen",
+  traffic: "traffic changed",
+  promote: "promoted",
+  rollback: "rolled back",
+  file: "deployment.toml changed",
+  shadow: "shadow traffic changed",
+};
+
+/** The change that led to a deployment, as what was done. */
+export function done(action: string): string {
+  return DONE[action] ?? words(action);
+}
+
 /** Shares as the commands write them: `2=90 3=10`. */
 export function split(shares: Record<string, number>): string {
   return Object.entries(shares)

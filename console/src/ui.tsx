@@ -97,7 +97,7 @@ export function Copy({ text, what }: { text: string; what: string }) {
     }
   };
   return (
-    <button type="button" class="button quiet compact" onClick={() => void copy()} aria-label={`Copy ${what}`} title={`Copy ${what}`}>
+    <button type="button" class="button quiet compact icon" onClick={() => void copy()} aria-label={`Copy ${what}`} title={`Copy ${what}`}>
       <svg viewBox="0 0 16 16" width="13" height="13" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="1.6">
         <rect x="5.5" y="5.5" width="8" height="8" rx="1.6" />
         <path d="M3.5 10.5h-1v-8h8v1" />

@@ -10,10 +10,10 @@ export interface CalibrationBin {
 }
 
 export function Calibration({ bins }: { bins: CalibrationBin[] }) {
-  const [host, full] = useWidth(360);
-  const width = Math.min(full, 420);
-  const height = 300;
-  const [left, right, top, bottom] = [48, 12, 12, 40];
+  const [host, full] = useWidth(480);
+  const width = Math.min(full, 600);
+  const height = 340;
+  const [left, right, top, bottom] = [62, 12, 12, 44];
   const x = (value: number) => left + (width - left - right) * value;
   const y = (value: number) => top + (height - top - bottom) * (1 - value);
   const most = Math.max(1, ...bins.map((bin) => bin.count));
@@ -45,7 +45,7 @@ export function Calibration({ bins }: { bins: CalibrationBin[] }) {
         <text x={(left + width - right) / 2} y={height - 6} text-anchor="middle">
           confidence
         </text>
-        <text x={14} y={(top + height - bottom) / 2} text-anchor="middle" transform={`rotate(-90 14 ${(top + height - bottom) / 2})`}>
+        <text x={10} y={(top + height - bottom) / 2} text-anchor="middle" transform={`rotate(-90 10 ${(top + height - bottom) / 2})`}>
           right
         </text>
       </svg>

@@ -98,6 +98,17 @@ function data(props: SeriesProps): uPlot.AlignedData {
   return [props.times, ...props.lines.map((line) => line.values)] as uPlot.AlignedData;
 }
 
+/** The time of day, with seconds where the marks of the axis are closer than a minute. */
+function clock(time: number, stepS: number): string {
+  const date = new Date(time * 1000);
+  const parts = [date.getHours(), date.getMinutes(), ...(stepS < 60 ? [date.getSeconds()] : [])];
+  return parts.map((part) => String(part).padStart(2, "0")).join(":");
+}
+
+function powersOfTen(_: uPlot, values: number[]): (number | null)[] {
+  return values.map((value) => (Math.abs(Math.log10(value) % 1) < 1e-9 ? value : null));
+}
+
 function options(element: HTMLElement, props: () => SeriesProps): uPlot.Options {
   const now = props();
   const tone = (name: string) => colour(name, element);
@@ -128,11 +139,18 @@ function options(element: HTMLElement, props: () => SeriesProps): uPlot.Options 
       },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 26, space: 90 },
+      {
+        ...axis,
+        grid: { show: false },
+        size: 26,
+        space: 90,
+        values: (_, values, __, ___, stepS) => values.map((value) => clock(value, stepS)),
+      },
       {
         ...axis,
         size: 62,
         space: 40,
+        ...(now.log ? { filter: powersOfTen, grid: { ...axis.grid, filter: powersOfTen } } : {}),
         values: (_, values) => values.map((value) => (value === null ? "" : props().unit(value))),
       },
     ],

@@ -31,7 +31,7 @@ export function StackedBar(props: { label: string; segments: Segment[]; total?: 
             style={{ flexGrow: one.value, flexBasis: 0 }}
             title={`${one.title}: ${one.note ?? format.percent((one.value / total) * 100)}`}
           >
-            {!props.thin && !props.mini && one.value / total > 0.07 && <span>{one.inside ?? one.title}</span>}
+            {!props.thin && !props.mini && one.value / total > 0.02 && <span>{one.inside ?? one.title}</span>}
           </div>
         ))}
       {rest > 0 && <div class="segment tone-rest" style={{ flexGrow: rest, flexBasis: 0, marginLeft: sum > 0 ? "-2px" : 0 }} />}

@@ -66,8 +66,8 @@ function AlertItem({ alert }: { alert: Alert }) {
         <p>{alert.text}</p>
         {alert.advice && <p class="muted">{alert.advice}</p>}
         <p class="inline small">
-          {alert.model && alert.version && <a href={versionHref(alert.model, alert.version)}>Version {alert.version}</a>}
           {alert.model && <a href={modelHref(alert.model)}>{alert.model}</a>}
+          {alert.model && alert.version && <a href={versionHref(alert.model, alert.version)}>version {alert.version}</a>}
           {alert.alert && (
             <span class="muted">
               <code>{alert.alert}</code>

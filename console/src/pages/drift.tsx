@@ -104,9 +104,9 @@ export function Drift({ model }: { model: string }) {
 
 function VersionReport({ model, version, points }: { model: string; version: VersionDrift; points: DriftPoint[] }) {
   const [picked, setPicked] = useState<string | undefined>(undefined);
-  const all = [...version.features, ...version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` }))];
-  const features = [...all].sort((one, other) => rank(other) - rank(one)).slice(0, MAX_LISTED);
-  const selected = features.find((one) => one.name === picked) ?? features[0];
+  const features = [...version.features].sort((one, other) => rank(other) - rank(one)).slice(0, MAX_LISTED);
+  const predictions = version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` })).sort((one, other) => rank(other) - rank(one));
+  const selected = [...features, ...predictions].find((one) => one.name === picked) ?? features[0] ?? predictions[0];
   return (
     <>
       <Verdict version={version} />
@@ -117,31 +117,23 @@ function VersionReport({ model, version, points }: { model: string; version: Ver
             <Command>{`leeway baseline models/${model}/${version.version} --data train.csv`}</Command>
           </Empty>
         </div>
-      ) : features.length === 0 ? (
+      ) : !selected ? (
         <div class="card">
           <Empty title="No feature is watched" />
         </div>
       ) : (
         <div class="grid">
-          <Card title="Features" note={`the worst first${all.length > features.length ? `; ${features.length} of ${all.length}` : ""}`} class="span-5" flush>
-            <ul class="ranked">
-              {features.map((feature) => (
-                <li key={feature.name}>
-                  <button type="button" aria-pressed={feature.name === selected?.name} onClick={() => setPicked(feature.name)}>
-                    <span class="name" title={feature.name}>
-                      {feature.name}
-                    </span>
-                    <DriftBadge status={feature.status} />
-                    <span class="number">
-                      <span class="visually-hidden">PSI </span>
-                      {format.number(feature.psi_adjusted ?? feature.psi, 2)}
-                    </span>
-                  </button>
-                </li>
-              ))}
-            </ul>
+          <Card
+            title="Features"
+            note={`the worst first${version.features.length > features.length ? `; ${features.length} of ${version.features.length}` : ""}`}
+            class="span-5"
+            flush
+          >
+            <Ranked features={features} selected={selected?.name} onPick={setPicked} />
+            {predictions.length > 0 && <h3>Predictions</h3>}
+            <Ranked features={predictions} selected={selected?.name} onPick={setPicked} />
           </Card>
-          {selected && <Feature feature={selected} class="span-7" />}
+          <Feature feature={selected} class="span-7" />
         </div>
       )}
       <OverTime points={points} />
@@ -151,6 +143,28 @@ function VersionReport({ model, version, points }: { model: string; version: Ver
         </Note>
       )}
     </>
+  );
+}
+
+function Ranked(props: { features: FeatureDrift[]; selected: string | undefined; onPick: (name: string) => void }) {
+  if (props.features.length === 0) return null;
+  return (
+    <ul class="ranked">
+      {props.features.map((feature) => (
+        <li key={feature.name}>
+          <button type="button" aria-pressed={feature.name === props.selected} onClick={() => props.onPick(feature.name)}>
+            <span class="name" title={feature.name}>
+              {feature.name.replace(/^prediction /, "")}
+            </span>
+            <DriftBadge status={feature.status} />
+            <span class="number">
+              <span class="visually-hidden">PSI </span>
+              {format.number(feature.psi_adjusted ?? feature.psi, 2)}
+            </span>
+          </button>
+        </li>
+      ))}
+    </ul>
   );
 }
 
@@ -207,11 +221,11 @@ function Feature({ feature, class: place }: { feature: FeatureDrift; class: stri
       <div class="stack">
         {change(feature) !== "" && <p>{change(feature)}</p>}
         <Histogram label={`Distribution of ${feature.name}`} bins={bins} />
-        <dl class="tiles">
+        <dl class="tiles small">
           {facts.map(([name, value, title]) => (
-            <div class="tile" key={name} title={title} style={{ minHeight: 0 }}>
+            <div class="tile" key={name} title={title}>
               <dt>{name}</dt>
-              <dd style={{ fontSize: "16px" }}>{value}</dd>
+              <dd>{value}</dd>
             </div>
           ))}
         </dl>
@@ -221,6 +235,7 @@ function Feature({ feature, class: place }: { feature: FeatureDrift; class: stri
 }
 
 function short(name: string): string {
+  if (name === "+Inf") return "more";
   const value = Number(name);
   return name.trim() !== "" && Number.isFinite(value) ? `≤ ${format.number(value)}` : name;
 }

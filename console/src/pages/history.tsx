@@ -98,7 +98,7 @@ function Deployments({ deployments }: { deployments: Deployment[] }) {
                   <div class="small muted">{format.clock(one.at)}</div>
                 </td>
                 <td data-label="Change">
-                  <Badge tone={ACTIONS[one.action] ?? "plain"}>{one.action}</Badge>
+                  <Badge tone={ACTIONS[one.action] ?? "plain"}>{format.done(one.action)}</Badge>
                 </td>
                 <td data-label="Traffic">
                   <StackedBar

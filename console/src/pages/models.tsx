@@ -116,7 +116,7 @@ function ModelCard({ model }: { model: ModelStatus }) {
         </div>
         <div class="inline small muted">
           <span>
-            generation {model.deployment.generation}, {model.deployment.action} by {model.deployment.by || "someone"} <Ago time={model.deployment.at} />
+            Generation {model.deployment.generation}: {format.done(model.deployment.action)} by {model.deployment.by || "someone"} <Ago time={model.deployment.at} />
           </span>
           <span>
             {loaded} of {model.versions.length} versions loaded

@@ -250,7 +250,7 @@ function EvidenceOverTime({ rollout }: { rollout: Rollout }) {
   if (readings.length < 2 || lines.length === 0) return null;
   return (
     <Card title="Evidence that it is worse" note="as a part of the threshold, since this page was opened">
-      <Series label="Evidence that the version is worse" times={readings.map((one) => one.at)} lines={lines} unit={format.factor} log marks={[{ at: 1, title: "rolls back" }]} spanS={120} />
+      <Series label="Evidence that the version is worse" times={readings.map((one) => one.at)} lines={lines} unit={(value) => format.number(value, 2)} log marks={[{ at: 1, title: "rolls back" }]} spanS={120} />
     </Card>
   );
 }

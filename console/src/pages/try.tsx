@@ -77,9 +77,10 @@ export function TryIt({ status }: { status: ModelStatus }) {
   );
 }
 
-/** Returns the properties of an instance that is an object with plain values, or undefined. */
-function fieldsOf(schema: SchemaNode): [string, SchemaNode][] | undefined {
-  const properties = Object.entries(schema.properties ?? {});
+/** Returns the properties of an instance that is an object with plain values, in the order of the example, or undefined. */
+function fieldsOf(schema: SchemaNode, order: string[]): [string, SchemaNode][] | undefined {
+  const place = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length);
+  const properties = Object.entries(schema.properties ?? {}).sort(([one], [other]) => place(one) - place(other));
   const plain = properties.every(([, node]) => kindOf(node) !== undefined);
   return properties.length > 0 && properties.length <= 60 && plain ? properties : undefined;
 }
@@ -99,8 +100,8 @@ function isNullable(node: SchemaNode): boolean {
 
 function Form({ model, version, schema }: { model: string; version: number; schema: ModelSchema }) {
   const node = schema.instance as SchemaNode;
-  const fields = fieldsOf(node);
   const example = ((schema.example as { instances?: Json[] } | undefined)?.instances ?? [])[0];
+  const fields = fieldsOf(node, isObject(example) ? Object.keys(example) : []);
   const [mode, setMode] = useState<"form" | "json">(fields ? "form" : "json");
   const [text, setText] = useState(() => pretty(example ?? (fields ? {} : [])));
   const [busy, setBusy] = useState(false);

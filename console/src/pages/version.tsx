@@ -312,7 +312,7 @@ function LoadHistory({ status, history, class: place }: { status: VersionStatus;
             <span>
               {format.percent(of(one))}{" "}
               <span class="muted">
-                by {one.action}, {one.by}
+                {format.done(one.action)} by {one.by || "someone"}
                 {one.reason ? `: ${one.reason}` : ""}
               </span>
             </span>

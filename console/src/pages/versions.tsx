@@ -51,7 +51,7 @@ export function Versions({ status, refresh }: { status: ModelStatus; refresh: ()
         <StackedBar label={`Traffic of ${status.model}`} segments={segments} total={100} />
         <Legend segments={segments} />
         <p class="muted small" style={{ marginTop: "10px" }}>
-          Generation {deployment.generation}: {deployment.action} by {deployment.by || "someone"} <Ago time={deployment.at} />
+          Generation {deployment.generation}: {format.done(deployment.action)} by {deployment.by || "someone"} <Ago time={deployment.at} />
           {deployment.reason ? `, “${deployment.reason}”` : ""}
         </p>
       </Card>
