@@ -23,6 +23,7 @@
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
 mod accuracy_estimate;
+mod bad_outcomes;
 mod baseline;
 mod baseline_builder;
 mod bins;
@@ -38,6 +39,7 @@ mod drift_report;
 mod drift_verdict;
 mod drift_window;
 mod exposition;
+mod guardrails;
 mod history;
 mod hourly_counters;
 mod interval;
@@ -93,6 +95,7 @@ pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
+pub use self::guardrails::{Dispersion, EventCounts, GuardrailCounts, Routing};
 pub use self::hourly_counters::HourlyCounters;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};

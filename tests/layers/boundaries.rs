@@ -241,6 +241,7 @@ const LAYERS: &[&str] = &[
     "api",
     "deploy",
     "feedback",
+    "rollout",
     "state",
     "prediction_log",
     "serve",
