@@ -148,6 +148,7 @@ pub mod pipeline;
 pub mod prediction_log;
 pub mod registry;
 pub mod repository;
+pub mod rollout;
 pub mod serve;
 pub mod stage;
 pub mod state;

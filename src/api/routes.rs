@@ -280,6 +280,20 @@ endpoints! {
         Alerts = Get "/admin/v1/alerts",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
+        /// The current rollout of a model, or else its last one.
+        Rollout = Get "/admin/v1/models/{model}/rollout",
+        /// Starts a rollout that judges itself.
+        StartRollout = Post "/admin/v1/models/{model}/rollout",
+        /// Rollouts of a model.
+        Rollouts = Get "/admin/v1/models/{model}/rollouts",
+        /// Pauses the rollout of a model.
+        PauseRollout = Post "/admin/v1/models/{model}/rollout/pause",
+        /// Resumes the rollout of a model.
+        ResumeRollout = Post "/admin/v1/models/{model}/rollout/resume",
+        /// Ends the rollout of a model.
+        AbortRollout = Post "/admin/v1/models/{model}/rollout/abort",
+        /// Makes the version of a rollout the stable one at once.
+        PromoteRollout = Post "/admin/v1/models/{model}/rollout/promote",
         /// Sets the traffic split of a model.
         Traffic = Put "/admin/v1/models/{model}/traffic",
         /// Makes a version the stable version.

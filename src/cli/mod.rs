@@ -37,6 +37,7 @@ mod promote;
 mod reload;
 mod replicas;
 mod rollback;
+mod rollout;
 mod schema;
 mod serve;
 mod server_address;
@@ -201,6 +202,16 @@ all requests again.")]
     Promote(promote::PromoteArgs),
     /// Give all requests to the stable version, or, if it has them already, to the stable version before it
     Rollback(rollback::RollbackArgs),
+    /// Roll a version out step by step, with an end that its own counters decide: promoted, or rolled back
+    #[command(after_help = "\
+    leeway rollout digits 3 --steps 1,5,25,50,100 --every 10m --watch
+    leeway rollout digits                # what is decided so far, and why
+    leeway rollout digits --pause --reason \"lunch\"
+
+At each step, the version's requests are compared with those of the stable version: errors, refused input, answers \
+beyond the budget, confidence, wrong predictions. It advances once every guardrail says that it is not worse, and is \
+rolled back once one says that it is. See docs/rollouts.md.")]
+    Rollout(Box<rollout::RolloutArgs>),
     /// Load a version and keep it loaded
     Load(load::VersionArgs),
     /// Take a version without traffic out of memory
@@ -296,6 +307,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Traffic(args)) => traffic::run(args),
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
+        Some(Command::Rollout(args)) => rollout::run(*args),
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),

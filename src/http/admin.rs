@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::context::Failure;
 use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, of_versions, read_change};
-use super::{HttpState, console, console_data, docs, models, openapi, operations, try_out, v2};
+use super::{HttpState, console, console_data, docs, models, openapi, operations, rollouts, try_out, v2};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, TrafficChange,
     VersionDrift, VersionDriftCounts,
@@ -53,6 +53,13 @@ pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> Method
         AdminEndpoint::Predictions => get(console_data::predictions),
         AdminEndpoint::Alerts => get(console_data::alerts),
         AdminEndpoint::History => get(history),
+        AdminEndpoint::Rollout => get(rollouts::show),
+        AdminEndpoint::StartRollout => post(rollouts::start),
+        AdminEndpoint::Rollouts => get(rollouts::list),
+        AdminEndpoint::PauseRollout => post(rollouts::pause),
+        AdminEndpoint::ResumeRollout => post(rollouts::resume),
+        AdminEndpoint::AbortRollout => post(rollouts::abort),
+        AdminEndpoint::PromoteRollout => post(rollouts::promote),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
         AdminEndpoint::Rollback => post(rollback),

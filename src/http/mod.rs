@@ -71,6 +71,7 @@ mod predict;
 mod request_layer;
 mod request_report;
 mod request_span;
+mod rollouts;
 mod sockets;
 mod spinning;
 mod stack;
@@ -109,6 +110,7 @@ use crate::feedback::Feedback;
 use crate::monitor::Monitor;
 use crate::prediction_log::PredictionLog;
 use crate::registry::Catalog;
+use crate::rollout::Rollouts;
 use crate::telemetry::Tracer;
 
 /// State that the handlers share.
@@ -117,6 +119,8 @@ pub struct HttpState {
     /// The served models.
     pub catalog: Arc<Catalog>,
     pub deployer: Arc<Deployer>,
+    /// Carries out rollouts.
+    pub rollouts: Arc<Rollouts>,
     /// Token of operators, if one is configured.
     pub admin_token: Option<Token>,
     /// Judges and counts the feedback on predictions.
@@ -174,8 +178,7 @@ impl HttpState {
     pub fn new(
         config: &Config,
         api_keys: Option<Arc<ApiKeys>>,
-        catalog: Arc<Catalog>,
-        deployer: Arc<Deployer>,
+        rollouts: Arc<Rollouts>,
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
         access_log: Option<Arc<AccessLog>>,
@@ -186,8 +189,9 @@ impl HttpState {
         let exposition = Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone());
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
-            catalog,
-            deployer,
+            catalog: Arc::clone(rollouts.catalog()),
+            deployer: Arc::clone(rollouts.deployer()),
+            rollouts,
             admin_token: admin.token.clone(),
             feedback,
             monitor,

@@ -27,6 +27,7 @@
 
 mod accuracy_estimate;
 mod attention;
+mod bad_outcomes;
 mod baseline;
 mod baseline_builder;
 mod bins;
@@ -44,6 +45,7 @@ mod drift_report;
 mod drift_verdict;
 mod drift_window;
 mod exposition;
+mod guardrails;
 mod history;
 mod hourly_counters;
 mod interval;
@@ -105,6 +107,7 @@ pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
+pub use self::guardrails::{Dispersion, EventCounts, GuardrailCounts, Routing};
 pub use self::hourly_counters::HourlyCounters;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};

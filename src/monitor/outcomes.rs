@@ -14,10 +14,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::bad_outcomes::BadOutcomes;
 use super::bins::{MAX_TEXT_BINS, OTHER};
 use super::confusion_matrix::ConfusionMatrix;
 use super::interval::Interval;
-use crate::config::BusinessKind;
+use crate::config::{BusinessKind, EventLimits};
 
 /// Number of bins of confidence, all of the same width: 0 to 0.1, above 0.1 to 0.2, and so on to 1.
 pub(super) const CALIBRATION_BINS: usize = 10;
@@ -65,6 +66,7 @@ pub struct Outcomes {
     pub(super) business: BTreeMap<String, BusinessOutcome>,
     pub(super) confusion: ConfusionMatrix,
     pub(super) withdrawn: Withdrawn,
+    pub(super) bad: BadOutcomes,
 }
 
 /// Withdrawn counts: the former contributions of labels that were replaced.
@@ -179,14 +181,15 @@ impl Calibration {
 impl Outcomes {
     /// Creates empty outcomes. Known classes have entries from the start, because a rate misses the first count of a
     /// series, and because labels from callers must not use up the limit of entries.
-    pub(super) fn of_classes(classes: &[String]) -> Outcomes {
+    pub(super) fn of_classes(classes: &[String], limits: EventLimits) -> Outcomes {
         let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
         let confusion = ConfusionMatrix::of_classes(classes);
-        Outcomes { classes: known.collect(), confusion, ..Outcomes::default() }
+        Outcomes { classes: known.collect(), confusion, bad: BadOutcomes::new(limits), ..Outcomes::default() }
     }
 
     /// Adds the true outcome of a prediction. `delay` is the time from the prediction to its feedback, if known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
+        self.bad.label(predicted, truth);
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
                 let is_correct = class == label;
@@ -217,6 +220,7 @@ impl Outcomes {
 
     /// Replaces the true outcome `before` of a prediction with `truth`.
     pub fn correct(&mut self, predicted: &Predicted, before: &Truth, truth: &Truth) {
+        self.bad.correct(predicted, before, truth);
         match (predicted, before, truth) {
             (
                 Predicted::Class(class, confidence),
@@ -256,12 +260,14 @@ impl Outcomes {
 
     /// Replaces the amount `before` of a business metric with `amount`.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
+        self.bad.correct_business(name, before, amount);
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.sum += amount - before;
     }
 
     /// Adds the amount of a business metric for a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
+        self.bad.business(name, amount);
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.items += 1;
         found.sum += amount;

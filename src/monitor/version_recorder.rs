@@ -1,6 +1,7 @@
 //! The recorder of one version: it counts requests, runs, features, predictions and outcomes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -8,7 +9,9 @@ use parking_lot::Mutex;
 use super::drift_counters::DriftCounters;
 use super::drift_history::{DriftAt, DriftHistory, DriftPoint};
 use super::drift_report::DriftReport;
+use super::drift_verdict::DriftVerdict;
 use super::drift_window::DriftWindow;
+use super::guardrails::DispersionWatch;
 use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};
@@ -42,6 +45,9 @@ pub struct VersionRecorder {
     outcomes: Mutex<Outcomes>,
     /// The steps of a chain.
     pub(super) steps: StepCounters,
+    /// Number of requests that have failed one after the other.
+    pub(super) failing: AtomicU32,
+    pub(super) dispersion: Mutex<DispersionWatch>,
     spec: MonitoringSpec,
     /// The learned profile in use.
     learned: Mutex<Option<Arc<LearnedProfile>>>,
@@ -142,9 +148,11 @@ impl VersionRecorder {
         VersionRecorder {
             metrics: VersionMetrics::new(labels, budget),
             latencies: Latencies::new(born, windows.quantiles),
-            outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names())),
+            outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names(), spec.limits.clone())),
             drift_counters,
             steps: StepCounters::new(&spec.steps),
+            failing: AtomicU32::new(0),
+            dispersion: Mutex::default(),
             spec,
             learned: Mutex::default(),
             requests: RequestHistory::new(born),
@@ -233,11 +241,22 @@ impl VersionRecorder {
         }
     }
 
+    /// Returns the verdict on the drift of this version, for alerts.
+    pub fn drift_verdict(&self, now: Duration) -> DriftVerdict {
+        self.drift_counters.verdict(now, self.drift_window())
+    }
+
+    /// Duration above which an answer counts as slow.
+    pub(super) fn slow_above(&self) -> Duration {
+        self.spec.limits.slow.unwrap_or(self.metrics.budget.total)
+    }
+
     /// Advances the sliding windows of this version.
     pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
         self.drift_counters.tick(now, clock);
+        self.look_at_dispersion();
         self.requests.tick(now, &self.metrics);
         if !self.drift_counters.features().is_empty() {
             self.drift_history.tick(now, || DriftAt::from(&*self.recent_drift(now)));

@@ -12,6 +12,7 @@ use crate::api::admin::{
 };
 use crate::api::console::{Alerts, ModelDriftHistory, ModelLive, ModelPredictions};
 use crate::api::health::{Index, Live, Ready};
+use crate::api::rollout::{Rollout, RolloutIntervention, RolloutRequest, Rollouts, RolloutsQuery};
 use crate::api::routes::AdminEndpoint;
 use crate::api::schema::{ModelSchema, PredictionAnswer, PredictionRequest};
 use crate::api::v2;
@@ -132,6 +133,23 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .query(types.query::<HistoryQuery>())
             .answers("Deployments, the newest first.", types.response::<History>())
             .fails(&[503]),
+        AdminEndpoint::Rollout => {
+            status("getRollout").answers("The rollout.", types.response::<Rollout>()).fails(&[503])
+        }
+        AdminEndpoint::Rollouts => status("listRollouts")
+            .query(types.query::<RolloutsQuery>())
+            .answers("The rollouts, the newest first.", types.response::<Rollouts>())
+            .fails(&[503]),
+        AdminEndpoint::StartRollout => change("startRollout")
+            .body(
+                types.request::<RolloutRequest>(),
+                Some(json!({ "version": 2, "steps": [10, 100], "reason": "an example" })),
+            )
+            .answers("The rollout.", types.response::<Rollout>()),
+        AdminEndpoint::PauseRollout => intervention(change("pauseRollout"), types),
+        AdminEndpoint::ResumeRollout => intervention(change("resumeRollout"), types),
+        AdminEndpoint::AbortRollout => intervention(change("abortRollout"), types),
+        AdminEndpoint::PromoteRollout => intervention(change("promoteRollout"), types),
         AdminEndpoint::Traffic => change("setTraffic")
             .body(types.request::<TrafficChange>(), Some(json!({ "shares": { "1": 100 }, "reason": "an example" })))
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
@@ -164,4 +182,11 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .body(types.request::<v2::UnloadRequest>(), Some(json!({})))
             .answers("The model is unloaded.", json!({ "type": "object" })),
     }
+}
+
+/// Returns the documentation of an endpoint that handles a rollout.
+fn intervention(operation: Operation, types: &mut WireTypes) -> Operation {
+    operation
+        .body(types.request::<RolloutIntervention>(), Some(json!({ "reason": "an example" })))
+        .answers("The rollout.", types.response::<Rollout>())
 }

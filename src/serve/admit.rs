@@ -9,6 +9,7 @@ use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
+use crate::monitor::{RequestGuard, Routing};
 use crate::prediction_log::{RequestToLog, SampledRequest};
 use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
@@ -49,10 +50,14 @@ impl RequestOrigin {
     pub(super) fn observe(
         self,
         by: &ServedVersion,
+        routing: Routing,
         features: Features,
-        predictions: impl Iterator<Item = Observation>,
+        predictions: impl Iterator<Item = Observation> + Clone,
     ) {
         if self == RequestOrigin::Real {
+            if routing == Routing::BySplit {
+                by.recorder.count_confidence(predictions.clone());
+            }
             by.recorder.observe(features, predictions);
         }
     }
@@ -69,6 +74,7 @@ pub struct Admitted {
     budget: LatencyBudget,
     media_type: Option<&'static str>,
     pub(super) origin: RequestOrigin,
+    pub(super) routing: Routing,
     pub(super) notes: Option<Arc<RequestNotes>>,
     /// The request, if it will be logged.
     pub(super) sampled: Option<Arc<SampledRequest>>,
@@ -93,7 +99,11 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
         RequestOrigin::Synthetic => None,
     };
     let notes = notes.cloned();
-    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, notes, sampled };
+    let routing = match (head.target, origin) {
+        (Target::Version(..), _) | (_, RequestOrigin::Synthetic) => Routing::ByName,
+        (Target::Default | Target::Model(_), RequestOrigin::Real) => Routing::BySplit,
+    };
+    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, routing, notes, sampled };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),
@@ -130,8 +140,13 @@ impl Admitted {
 
     /// Counts the request as refused for a reason outside its stages, and returns the error.
     pub fn refused(&self, error: Error) -> Error {
-        self.version.recorder.request().failed(&self.clock(), &error);
+        self.recorded_request().failed(&self.clock(), &error);
         error
+    }
+
+    /// Begins recording the request. A synthetic request is none that a rollout judges by.
+    pub(super) fn recorded_request(&self) -> RequestGuard {
+        self.version.recorder.request(self.routing)
     }
 
     /// Returns the media type of the body, if the body is the raw bytes of one instance.

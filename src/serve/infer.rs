@@ -75,7 +75,7 @@ impl Admitted {
         encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
-        let recorded = self.version.recorder.request();
+        let recorded = self.recorded_request();
         let mut steps = Vec::new();
         let done = match &self.version.work {
             Work::Pipeline(pipeline) => self.run_stages(pipeline, &mut clock, request, threads, encode).await,
@@ -133,7 +133,7 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let (request_origin, sampled) = (self.origin, self.sampled.clone());
+        let (request_origin, routing, sampled) = (self.origin, self.routing, self.sampled.clone());
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
@@ -145,7 +145,7 @@ impl Admitted {
                 if version.recorder.monitors_embeddings() {
                     features.embeddings = embeddings(&predictions);
                 }
-                request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
+                request_origin.observe(&version, routing, features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
@@ -153,7 +153,7 @@ impl Admitted {
                 let outputs =
                     outputs_of(answered(&version, outputs)?, &names, pipeline_of(&version)?.model.signature())?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
-                request_origin.observe(&version, features, observed.into_iter());
+                request_origin.observe(&version, routing, features, observed.into_iter());
                 Ok(encoded)
             }
         };

@@ -242,6 +242,7 @@ const LAYERS: &[&str] = &[
     "api",
     "deploy",
     "feedback",
+    "rollout",
     "state",
     "prediction_log",
     "serve",

@@ -11,7 +11,7 @@ use leeway::deploy;
 use leeway::pipeline::Stages;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, no_fleet, run, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, no_fleet, no_rollouts, run, runtime};
 
 /// Versions 1, 2 and 3, which add their own number to x.
 fn repository() -> Repository {
@@ -415,6 +415,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
         journal: Arc::clone(&journal),
         ledger: ledger(),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let one = TestApp::with_all(repository.config(), parts()).await;
     let other = TestApp::with_all(repository.config(), parts()).await;
@@ -442,6 +443,7 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
         journal: Arc::clone(&journal),
         ledger: ledger(),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let app = TestApp::with_all(repository.config(), parts).await;
     repository.add("plus", 4, "not_per_row");
