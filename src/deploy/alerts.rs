@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::alert_advice::advice_on;
 use crate::api::admin::{Action, ModelStatus, Overview, VersionState, VersionStatus};
 use crate::api::console::{Alert, Severity};
+use crate::api::rollout::{Rollout, RolloutState};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{AttentionStats, DriftStatus, RecentRequests};
 use crate::traffic::Share;
@@ -21,6 +22,8 @@ const MIN_LABELS: u64 = 100;
 const ACCURACY_FALL: f64 = 0.03;
 /// Time before the end of a certificate for a ticket and for a page.
 const CERTIFICATE: [SignedDuration; 2] = [SignedDuration::from_hours(7 * 24), SignedDuration::from_hours(24)];
+/// Time for which the end of a rollout is shown.
+const ROLLOUT_SHOWN: SignedDuration = SignedDuration::from_hours(24);
 /// Time that the servers of a fleet have to follow a change.
 const FOLLOWS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -37,6 +40,8 @@ pub struct AlertFacts {
     pub certificates: Vec<ExpiringCertificate>,
     /// The loaded versions.
     pub versions: Vec<VersionFacts>,
+    /// The current or last rollout of every model that has had one.
+    pub rollouts: Vec<Rollout>,
 }
 
 /// The end of a listener's certificate.
@@ -66,6 +71,7 @@ pub struct VersionFacts {
 /// Returns the alerts, the most severe first.
 pub fn alerts(facts: &AlertFacts) -> Vec<Alert> {
     let mut found = of_server(facts);
+    found.extend(facts.rollouts.iter().filter_map(|rollout| of_rollout(facts.at, rollout)));
     facts.overview.models.iter().for_each(|model| found.extend(of_model(facts, model)));
     facts.versions.iter().for_each(|version| found.extend(of_version(version)));
     found.sort_by_key(|alert| alert.severity);
@@ -197,6 +203,23 @@ fn of_files(status: &ModelStatus, version: &VersionStatus) -> Vec<Alert> {
         found.push(alert(Severity::Page, "LeewayVersionAltered", title, difference.clone()));
     }
     found.into_iter().map(|alert| Alert { version: Some(number), ..alert }).collect()
+}
+
+// ===== rollouts =====
+
+/// Finds a rollout that waits for an operator, or that has failed within a day.
+fn of_rollout(now: Timestamp, rollout: &Rollout) -> Option<Alert> {
+    let (version, model) = (rollout.version, &rollout.model);
+    let is_recent = rollout.ended_at.is_none_or(|ended| now.duration_since(ended) < ROLLOUT_SHOWN);
+    let (severity, what) = match rollout.state {
+        RolloutState::Paused => (Severity::Ticket, "is paused"),
+        RolloutState::RolledBack if is_recent => (Severity::Ticket, "was rolled back"),
+        RolloutState::Aborted | RolloutState::Superseded if is_recent => (Severity::Note, "was ended"),
+        _ => return None,
+    };
+    let title = format!("The rollout of version {version} of {model} {what}");
+    let found = alert(severity, "", title, rollout.explanation.clone());
+    Some(Alert { model: Some(model.clone()), version: Some(version), ..found })
 }
 
 // ===== the numbers of versions =====

@@ -109,6 +109,8 @@ pub(super) async fn alerts(State(state): State<Arc<HttpState>>) -> Answer {
         is_ready: state.readiness.is_ready(),
         certificates: state.monitor.server().certificate_expiries().into_iter().filter_map(expiry).collect(),
         versions,
+        // Without the state there are none to show. The overview has that problem.
+        rollouts: state.rollouts.latest_of_all().await.unwrap_or_default(),
     };
     Ok(json(&Alerts { at: facts.at, alerts: find_alerts(&facts) })?)
 }

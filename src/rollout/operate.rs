@@ -49,6 +49,11 @@ impl Rollouts {
         Ok(self.latest(model).await?.as_ref().map(words::shown))
     }
 
+    /// Returns the current or last rollout of every model that has had one.
+    pub async fn latest_of_all(&self) -> Result<Vec<Rollout>, OperatorError> {
+        Ok(self.store.latest().await?.iter().map(words::shown).collect())
+    }
+
     /// Returns the rollouts of a model, the newest first.
     pub async fn history(&self, model: &ModelName, limit: u32) -> Result<Vec<Rollout>, OperatorError> {
         self.deployer.deployment(model)?;

@@ -41,6 +41,7 @@ fn facts() -> AlertFacts {
             is_stuck: false,
             stats,
         }],
+        rollouts: Vec::new(),
     }
 }
 
@@ -160,6 +161,30 @@ fn versions_and_deployments() {
             (Ticket, "LeewayVersionRefused", "line 3"),
         ],
     );
+}
+
+#[test]
+fn rollouts_that_wait_or_have_failed() {
+    use Severity::{Note, Ticket};
+    let rollout = |state: &'static str, ended_at: Option<&'static str>| {
+        move |facts: &mut AlertFacts| {
+            let at = "2026-11-27T00:00:00Z";
+            let rollout = json!({
+                "model": "digits", "number": 1, "version": 3, "stable": 2, "state": state, "explanation": "worse: 9% to 1%",
+                "step": 0, "step_since": at, "guardrails": [], "generation": 4, "started_at": at, "events": [],
+                "plan": {"steps": [1, 100], "step_ms": 1, "timeout_ms": 1, "on_timeout": "hold"},
+                "ended_at": ended_at,
+            });
+            facts.rollouts.push(serde_json::from_value(rollout).unwrap());
+        }
+    };
+    let recent = Some("2026-11-28T03:00:00Z");
+    check(rollout("running", None), &[]);
+    check(rollout("promoted", recent), &[]);
+    check(rollout("paused", None), &[(Ticket, "", "The rollout of version 3 of digits is paused: worse")]);
+    check(rollout("rolled_back", recent), &[(Ticket, "", "was rolled back: worse: 9% to 1%")]);
+    check(rollout("aborted", recent), &[(Note, "", "was ended")]);
+    check(rollout("rolled_back", Some("2026-11-26T00:00:00Z")), &[]);
 }
 
 #[test]
