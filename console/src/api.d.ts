@@ -21,6 +21,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What needs attention now */
+        get: operations["getAlerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models": {
         parameters: {
             query?: never;
@@ -89,6 +106,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/drift/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Drift of a model's versions over the last day */
+        get: operations["getDriftHistory"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/history": {
         parameters: {
             query?: never;
@@ -98,6 +132,40 @@ export interface paths {
         };
         /** Deployments of a model */
         get: operations["getHistory"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Requests, latencies and batches of a model's versions */
+        get: operations["getLive"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/predictions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Predictions of a model's versions, and their outcomes */
+        get: operations["getPredictions"];
         put?: never;
         post?: never;
         delete?: never;
@@ -225,6 +293,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/versions/{version}/try": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Predictions of a version that are not monitored, for the console */
+        post: operations["tryVersion"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/versions/{version}/unload": {
         parameters: {
             query?: never;
@@ -253,6 +338,23 @@ export interface paths {
         put?: never;
         /** Reads the repository again */
         post: operations["reload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/console": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The console, a page to watch and to change what is served */
+        get: operations["getConsole"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -401,6 +503,48 @@ export interface components {
     schemas: {
         /** @description Kind of a change. */
         Action: "discover" | "traffic" | "promote" | "rollback" | "file";
+        /** @description A finding that needs attention. */
+        Alert: {
+            /** @description The advice that is there. */
+            advice?: string | null;
+            /** @description Name of the Prometheus alert about the same, if there is one. */
+            alert?: string | null;
+            /** @description The model that it is about, if it is about one. */
+            model?: components["schemas"]["ModelName"] | null;
+            /** @description Place of the advice in the documentation, as in `alerts.md#requests`. */
+            runbook?: string | null;
+            /** @description Severity of the finding. */
+            severity: components["schemas"]["Severity"];
+            /** @description The finding in a sentence, with its numbers. */
+            text: string;
+            /** @description The finding in a few words. */
+            title: string;
+            /** @description The version that it is about, if it is about one. */
+            version?: components["schemas"]["Version"] | null;
+        };
+        /** @description What needs attention on this server now. */
+        Alerts: {
+            /** @description The alerts, the most severe first. */
+            alerts: components["schemas"]["Alert"][];
+            /**
+             * Format: date-time
+             * @description Time of the reading.
+             */
+            at: string;
+        };
+        /** @description Number of runs whose size is within one bin. */
+        BatchSizes: {
+            /**
+             * Format: uint64
+             * @description Number of runs.
+             */
+            runs: number;
+            /**
+             * Format: uint64
+             * @description Maximum number of rows of these runs; absent for those that are larger than all bounds.
+             */
+            upto?: number | null;
+        };
         /** @description Setting for the sharing of runs between requests. */
         Batching: "auto" | "always" | "never";
         /** @description Sharing of runs, as shown to operators and clients. */
@@ -466,6 +610,81 @@ export interface components {
              */
             median: number;
         };
+        /** @description The parts of a latency budget, in milliseconds. */
+        BudgetParts: {
+            /**
+             * Format: double
+             * @description In the queue and in the run.
+             */
+            inference_ms: number;
+            /**
+             * Format: double
+             * @description On the wire.
+             */
+            network_ms: number;
+            /**
+             * Format: double
+             * @description Postprocessing.
+             */
+            postprocess_ms: number;
+            /**
+             * Format: double
+             * @description Preprocessing.
+             */
+            preprocess_ms: number;
+            /**
+             * Format: double
+             * @description The buffer for what takes longer than its part.
+             */
+            tail_ms: number;
+            /**
+             * Format: double
+             * @description The whole budget.
+             */
+            total_ms: number;
+        };
+        /** @description Aggregation of the amounts of a business metric. */
+        BusinessKind: "sum" | "mean" | "rate";
+        /** @description A business metric. */
+        BusinessMeasure: {
+            /**
+             * Format: uint64
+             * @description Number of amounts.
+             */
+            items: number;
+            /** @description Aggregation of its amounts. */
+            kind: components["schemas"]["BusinessKind"];
+            /** @description Name of the metric. */
+            name: string;
+            /**
+             * Format: double
+             * @description Value of the metric.
+             */
+            value: number;
+        };
+        /** @description Confidence and accuracy of the predictions within one bin of confidence. */
+        CalibrationPoint: {
+            /**
+             * Format: double
+             * @description Share of these predictions that were right; absent if there are none.
+             */
+            accuracy?: number | null;
+            /**
+             * Format: double
+             * @description Mean confidence of these predictions; absent if there are none.
+             */
+            confidence?: number | null;
+            /**
+             * Format: uint64
+             * @description Number of predictions whose true class is known.
+             */
+            count: number;
+            /**
+             * Format: double
+             * @description Maximum confidence of the bin, 0 to 1.
+             */
+            upto: number;
+        };
         /** @description Cause of a difference. */
         Cause: "other_rows" | "nondeterminism";
         /** @description Result of a change of a deployment. */
@@ -480,6 +699,66 @@ export interface components {
             lagging?: components["schemas"]["LaggingReplica"][];
             /** @description The reason why the deployment is not in the journal yet. A rollback takes effect anyway. */
             unwritten?: string | null;
+        };
+        /** @description Number of predictions of a class. */
+        ClassCount: {
+            /** @description Name of the class. */
+            class: string;
+            /**
+             * Format: uint64
+             * @description Number of predictions.
+             */
+            count: number;
+        };
+        /** @description Outcomes of a class. */
+        ClassMeasures: {
+            /**
+             * Format: uint64
+             * @description Number of instances of the class.
+             */
+            actual: number;
+            /** @description Name of the class. */
+            class: string;
+            /**
+             * Format: uint64
+             * @description Number of right predictions of the class.
+             */
+            correct: number;
+            /**
+             * Format: double
+             * @description Of the predictions of the class, the share that was right.
+             */
+            precision?: number | null;
+            /**
+             * Format: uint64
+             * @description Number of predictions of the class.
+             */
+            predicted: number;
+            /**
+             * Format: double
+             * @description Of the instances of the class, the share that was predicted as the class.
+             */
+            recall?: number | null;
+        };
+        /** @description Number of predictions whose confidence is within one bin. */
+        ConfidenceBin: {
+            /**
+             * Format: uint64
+             * @description Number of predictions.
+             */
+            count: number;
+            /**
+             * Format: double
+             * @description Maximum confidence of the bin, 0 to 1.
+             */
+            upto: number;
+        };
+        /** @description Numbers of predictions by true and predicted class. */
+        ConfusionCounts: {
+            /** @description Names of the classes, 20 at most. The last one is `other` if there are further ones. */
+            classes: string[];
+            /** @description A row for each true class, with a count for each predicted class. */
+            counts: number[][];
         };
         /** @description The counts of a feature, or of a part of the predictions. */
         CountedFeature: {
@@ -540,6 +819,27 @@ export interface components {
             stable: components["schemas"]["Version"];
             /** @description Shares of the versions in the requests that name no version. */
             traffic: components["schemas"]["TrafficSplit"];
+        };
+        /** @description Drift of a version at a moment. */
+        DriftMoment: {
+            /**
+             * Format: date-time
+             * @description The moment.
+             */
+            at: string;
+            /** @description The features; absent if none has values in the window. */
+            features?: components["schemas"]["PsiSummary"] | null;
+            /** @description The parts of the predictions; absent if none has values in the window. */
+            predictions?: components["schemas"]["PsiSummary"] | null;
+            /**
+             * Format: uint64
+             * @description Number of instances in the window.
+             */
+            rows: number;
+            /** @description The verdict on the model. */
+            status: components["schemas"]["DriftStatus"];
+            /** @description The features with the worst drift, five at most, the worst first. */
+            worst: components["schemas"]["FeaturePsi"][];
         };
         /** @description Verdict on the drift of a feature: none, a warning, or drift. */
         DriftStatus: "not_enough_data" | "ok" | "warning" | "drifted";
@@ -634,6 +934,18 @@ export interface components {
              */
             z: number | null;
         };
+        /** @description Adjusted PSI of a feature. */
+        FeaturePsi: {
+            /** @description Name of the feature. */
+            name: string;
+            /**
+             * Format: double
+             * @description The adjusted PSI.
+             */
+            psi: number;
+            /** @description Verdict on its drift in the window. */
+            status: components["schemas"]["DriftStatus"];
+        };
         /** @description Response with past deployments of a model. */
         History: {
             /** @description The deployments, the newest first. */
@@ -691,6 +1003,19 @@ export interface components {
         };
         /** @description State of a version in the index. */
         IndexState: "READY" | "LOADING" | "UNAVAILABLE";
+        /** @description A confidence interval of 95 %. */
+        Interval: {
+            /**
+             * Format: double
+             * @description The lower bound.
+             */
+            lower: number;
+            /**
+             * Format: double
+             * @description The upper bound.
+             */
+            upper: number;
+        };
         /** @description A server on which a deployment is not in effect. */
         LaggingReplica: {
             /**
@@ -707,6 +1032,49 @@ export interface components {
         Live: {
             /** @description Always true: a server that is not alive responds with a problem. */
             live: boolean;
+        };
+        /** @description Runs of the model. */
+        LiveBatches: {
+            /**
+             * Format: uint64
+             * @description Number of rows in these runs.
+             */
+            rows: number;
+            /**
+             * Format: uint64
+             * @description Number of runs.
+             */
+            runs: number;
+            /** @description Numbers of runs by size. */
+            sizes: components["schemas"]["BatchSizes"][];
+        };
+        /** @description Durations of one part of requests. */
+        LiveLatency: {
+            /**
+             * Format: uint64
+             * @description Number of durations since the version was loaded.
+             */
+            count: number;
+            /**
+             * Format: double
+             * @description The median duration within the window, in milliseconds; absent if the window is empty.
+             */
+            p50_ms?: number | null;
+            /**
+             * Format: double
+             * @description The duration that one in twenty exceeds.
+             */
+            p95_ms?: number | null;
+            /**
+             * Format: double
+             * @description The duration that one in a hundred exceeds.
+             */
+            p99_ms?: number | null;
+            /**
+             * Format: double
+             * @description Sum of the durations, in milliseconds.
+             */
+            sum_ms: number;
         };
         /** @description Kind of the problem with a version that is not served. A closed set: it is a label of the `leeway_load_failures_total` metric. */
         LoadFault: "manifest" | "files" | "digest" | "signature" | "external_data" | "model" | "config" | "trial" | "warm_up" | "golden" | "baseline" | "resources" | "internal";
@@ -781,8 +1149,55 @@ export interface components {
             /** @description Loaded versions of the model, the newest first. */
             versions: components["schemas"]["VersionDriftCounts"][];
         };
+        /** @description The drift of a model's loaded versions over the last day. */
+        ModelDriftHistory: {
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /** @description Loaded versions of the model, the newest first. */
+            versions: components["schemas"]["VersionDriftHistory"][];
+        };
+        /** @description The version that answered a request. */
+        ModelIdentity: {
+            /** @description Name of the model. */
+            name: components["schemas"]["ModelName"];
+            /** @description Digest of all files of the version. */
+            sha256: components["schemas"]["Sha256"];
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description The live numbers of a model's loaded versions. */
+        ModelLive: {
+            /**
+             * Format: date-time
+             * @description Time of the reading. Rates follow from the counts of two readings.
+             */
+            at: string;
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /** @description Loaded versions of the model, the newest first. */
+            versions: components["schemas"]["VersionLive"][];
+            /**
+             * Format: double
+             * @description Length of the window of the quantiles, in seconds.
+             */
+            window_s: number;
+        };
         /** @description A model's name: the name of its folder, and part of its URL and of metric labels.  1–64 characters of `A–Z a–z 0–9 _ . -`, beginning with a letter or a digit. */
         ModelName: string;
+        /** @description The predictions of a model's loaded versions, and their outcomes. */
+        ModelPredictions: {
+            /**
+             * Format: date-time
+             * @description Time of the reading.
+             */
+            at: string;
+            /** @description True if monitoring is on. */
+            enabled: boolean;
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /** @description Loaded versions of the model, the newest first. */
+            versions: components["schemas"]["VersionPredictions"][];
+        };
         /** @description Response with the schemas of a version, and an example. */
         ModelSchema: {
             /** @description Body of a request for a prediction, which can be sent as it is; absent if no example is known. */
@@ -817,6 +1232,67 @@ export interface components {
         Object: {
             [key: string]: components["schemas"]["Share"];
         };
+        /** @description Measures of the outcomes of a version's predictions. A measure is `None` before the first outcome, or if it does not apply to this kind of predictions. */
+        OutcomeStats: {
+            /**
+             * Format: double
+             * @description The share of predicted classes that were right.
+             */
+            accuracy: number | null;
+            /**
+             * Format: double
+             * @description Estimate of the accuracy without labels: by the calibration in the baseline, or else the mean confidence of all predictions.
+             */
+            accuracy_estimate: number | null;
+            /**
+             * Format: double
+             * @description Standard error of the estimate; `None` if it is the mean confidence.
+             */
+            accuracy_estimate_error: number | null;
+            /** @description Interval of the accuracy, 95 %. */
+            accuracy_interval: components["schemas"]["Interval"] | null;
+            /**
+             * Format: double
+             * @description The mean of predicted minus true numbers.
+             */
+            bias: number | null;
+            /**
+             * Format: double
+             * @description The mean squared difference between confidence and correctness (1 or 0).
+             */
+            brier_score: number | null;
+            /** @description The business metrics, by name. */
+            business: {
+                [key: string]: number;
+            };
+            /**
+             * Format: double
+             * @description The expected calibration error.
+             */
+            calibration_error: number | null;
+            /**
+             * Format: double
+             * @description The number of labels divided by the number of predictions that this replica made.
+             */
+            label_coverage: number | null;
+            /**
+             * Format: uint64
+             * @description Number of predictions whose true outcome is known.
+             */
+            labels: number;
+            /**
+             * Format: double
+             * @description The mean absolute error of predicted numbers.
+             */
+            mean_absolute_error: number | null;
+            /** @description Interval of the mean absolute error, 95 %. */
+            mean_absolute_error_interval: components["schemas"]["Interval"] | null;
+            /**
+             * Format: double
+             * @description The root of the mean squared error of predicted numbers.
+             */
+            root_mean_squared_error: number | null;
+        };
         /** @description Status of all models of the server. */
         Overview: {
             /** @description Descriptions of the versions that are being loaded. */
@@ -827,6 +1303,15 @@ export interface components {
             problems: string[];
             /** @description The servers that share the state of this one, itself included, as of their last reports. Empty if no other server can share its state. */
             replicas?: components["schemas"]["Replica"][];
+        };
+        /** @description Response with predictions. */
+        PredictionAnswer: {
+            /** @description The version that answered. */
+            model: components["schemas"]["ModelIdentity"];
+            /** @description An id for each prediction, in order, for feedback. */
+            prediction_ids: string[];
+            /** @description A prediction for each instance, in order. Their form depends on the model. */
+            predictions: unknown[];
         };
         /** @description Body of a request for predictions, in its usual form. */
         PredictionRequest: {
@@ -930,6 +1415,19 @@ export interface components {
              */
             wait_ms?: number | null;
         };
+        /** @description Maximum and mean of the adjusted PSI of several features. */
+        PsiSummary: {
+            /**
+             * Format: double
+             * @description The largest one.
+             */
+            max_psi: number;
+            /**
+             * Format: double
+             * @description The mean.
+             */
+            mean_psi: number;
+        };
         /** @description Response to `GET /readyz`. */
         Ready: {
             /** @description Always true: a server that is not ready responds with a problem. */
@@ -1007,6 +1505,8 @@ export interface components {
         };
         /** @description Process that runs the sessions of a version. */
         SessionPlace: "server" | "own_processes";
+        /** @description Severity of a finding. */
+        Severity: "page" | "ticket" | "note";
         /** @description A SHA-256 digest, written as 64 hexadecimal digits. */
         Sha256: string;
         /** @description A share in percent, with at most two decimals. */
@@ -1166,6 +1666,111 @@ export interface components {
             /**
              * Format: double
              * @description Length of the window, in seconds.
+             */
+            window_s: number;
+        };
+        /** @description The drift of a version over the last day. */
+        VersionDriftHistory: {
+            /** @description A point a minute in the last hour, and one every five minutes before that, the oldest first. The last one is the current drift. Empty without a baseline. */
+            points: components["schemas"]["DriftMoment"][];
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description The live numbers of a version. */
+        VersionLive: {
+            /** @description Runs of the model, and the rows in them. */
+            batches: components["schemas"]["LiveBatches"];
+            /** @description The latency budget, and the parts that it is divided into. */
+            budget: components["schemas"]["BudgetParts"];
+            /** @description Requests whose time ran out, by the stage they were in. */
+            expired: {
+                [key: string]: number;
+            };
+            /**
+             * Format: uint64
+             * @description Number of requests that are not answered yet, plus abandoned requests that still run in a worker.
+             */
+            in_flight: number;
+            /** @description Durations of answered requests: of each stage, and `total`. A part that was never timed is absent. */
+            latency: {
+                [key: string]: components["schemas"]["LiveLatency"];
+            };
+            /** @description Requests in which a stage took longer than its part of the budget, by stage. */
+            overruns: {
+                [key: string]: number;
+            };
+            /**
+             * Format: uint64
+             * @description Number of requests that wait for a worker.
+             */
+            queue_depth: number;
+            /** @description Requests by outcome: `ok`, `invalid`, `shed`, `expired`, `model_error`, `server_error`, `abandoned`. */
+            requests: {
+                [key: string]: number;
+            };
+            /** @description Refused requests, by reason. */
+            shed: {
+                [key: string]: number;
+            };
+            /** @description True if it is the stable version. */
+            stable: boolean;
+            /** @description Share of the requests that name no version, in percent. */
+            traffic_percent: components["schemas"]["Share"];
+            /** @description Time until requests were refused (`shed`) or had failed (`failed`). */
+            unanswered: {
+                [key: string]: components["schemas"]["LiveLatency"];
+            };
+            /**
+             * Format: double
+             * @description Time since the version was loaded, in seconds.
+             */
+            uptime_s: number;
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+            /**
+             * Format: uint64
+             * @description Workers that were restarted.
+             */
+            worker_restarts: number;
+        };
+        /** @description The predictions of a version, and their outcomes. */
+        VersionPredictions: {
+            /**
+             * Format: uint64
+             * @description Number of rows of training data in the baseline; absent without a baseline.
+             */
+            baseline_rows?: number | null;
+            /** @description Business metrics. */
+            business: components["schemas"]["BusinessMeasure"][];
+            /** @description Outcomes by class; empty before the first one. */
+            by_class: components["schemas"]["ClassMeasures"][];
+            /** @description Predictions whose true class is known, by confidence; empty before the first one. */
+            calibration: components["schemas"]["CalibrationPoint"][];
+            /** @description Predictions by class; empty if the version does not predict classes. */
+            classes: components["schemas"]["ClassCount"][];
+            /** @description Predictions by confidence; empty if the version does not predict classes. */
+            confidence: components["schemas"]["ConfidenceBin"][];
+            /** @description Predictions by true and predicted class; absent before the first true class is known. */
+            confusion?: components["schemas"]["ConfusionCounts"] | null;
+            /** @description Measures of the outcomes. */
+            outcomes: components["schemas"]["OutcomeStats"];
+            /** @description The parts of the predictions (such as class and confidence) in the window, compared with the baseline. */
+            parts: components["schemas"]["FeatureDrift"][];
+            /**
+             * Format: uint64
+             * @description Number of predictions.
+             */
+            predictions: number;
+            /**
+             * Format: uint64
+             * @description Number of predictions within the window.
+             */
+            rows: number;
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+            /**
+             * Format: double
+             * @description Length of the window in which predictions are compared with the baseline, in seconds.
              */
             window_s: number;
         };
@@ -1468,6 +2073,37 @@ export interface operations {
             501: components["responses"]["Problem501"];
         };
     };
+    getAlerts: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The alerts, the most severe first. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alerts"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+        };
+    };
     listModels: {
         parameters: {
             query?: never;
@@ -1616,6 +2252,42 @@ export interface operations {
             503: components["responses"]["Problem503"];
         };
     };
+    getDriftHistory: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Drift of the loaded versions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelDriftHistory"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+        };
+    };
     getHistory: {
         parameters: {
             query?: {
@@ -1644,6 +2316,78 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["History"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+        };
+    };
+    getLive: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The numbers of the loaded versions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelLive"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+        };
+    };
+    getPredictions: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The predictions of the loaded versions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelPredictions"];
                 };
             };
             400: components["responses"]["Problem400"];
@@ -1974,6 +2718,61 @@ export interface operations {
             503: components["responses"]["Problem503"];
         };
     };
+    tryVersion: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description How long the caller waits, in milliseconds. */
+                "X-Request-Timeout-Ms"?: number;
+                /** @description Which requests go first; normal by default. */
+                "X-Priority"?: "high" | "normal" | "low";
+                /** @description A user, a session or a device: the same key always gets the same version. */
+                "X-Routing-Key"?: string;
+                /** @description True for a request that is made up, as by a probe; it is not monitored. */
+                "X-Leeway-Synthetic"?: boolean;
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+                /** @description Number of the version. */
+                version: components["parameters"]["version"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PredictionRequest"];
+            };
+        };
+        responses: {
+            /** @description A prediction for each instance. */
+            200: {
+                headers: {
+                    "Server-Timing": components["headers"]["Server-Timing"];
+                    "X-Model-Version": components["headers"]["X-Model-Version"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PredictionAnswer"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
     unloadVersion: {
         parameters: {
             query?: never;
@@ -2065,6 +2864,45 @@ export interface operations {
             501: components["responses"]["Problem501"];
             503: components["responses"]["Problem503"];
             504: components["responses"]["Problem504"];
+        };
+    };
+    getConsole: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page, after the redirection. */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ETag"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description The page is at /console/. */
+            303: {
+                headers: {
+                    Location: components["headers"]["Location"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
         };
     };
     getDocs: {

@@ -67,8 +67,11 @@ pub struct FeaturePsi {
 }
 
 /// The stored points of a version.
-#[derive(Debug, Default)]
-pub(super) struct DriftHistory(Mutex<Points>);
+#[derive(Debug)]
+pub(super) struct DriftHistory {
+    born: Duration,
+    points: Mutex<Points>,
+}
 
 #[derive(Debug, Default)]
 struct Points {
@@ -77,19 +80,23 @@ struct Points {
 }
 
 impl DriftHistory {
+    pub(super) fn new(born: Duration) -> DriftHistory {
+        DriftHistory { born, points: Mutex::default() }
+    }
+
     /// Stores the point of this moment if a minute has passed since the last one.
     pub(super) fn tick(&self, now: Duration, drift: impl FnOnce() -> DriftAt) {
-        let is_due = |points: &Points| points.recent.back().is_none_or(|last| now >= last.at + MINUTE);
-        if is_due(&self.0.lock()) {
+        let last = self.points.lock().recent.back().map_or(self.born, |last| last.at);
+        if now >= last + MINUTE {
             // Computed without the lock, so that readers do not wait.
             let point = DriftPoint { at: now, drift: drift() };
-            self.0.lock().push(point);
+            self.points.lock().push(point);
         }
     }
 
     /// Returns the stored points, the oldest first.
     pub(super) fn points(&self) -> Vec<DriftPoint> {
-        let points = self.0.lock();
+        let points = self.points.lock();
         points.older.iter().chain(&points.recent).cloned().collect()
     }
 }
@@ -150,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_last_hour_has_a_point_a_minute_and_the_day_one_every_five() {
-        let history = DriftHistory::default();
+        let history = DriftHistory::new(Duration::ZERO);
         let drift = DriftAt { status: DriftStatus::Ok, rows: 0, features: None, predictions: None, worst: Vec::new() };
         for second in (0..3 * 86_400).step_by(7) {
             history.tick(Duration::from_secs(second), || drift.clone());

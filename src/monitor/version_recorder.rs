@@ -148,7 +148,7 @@ impl VersionRecorder {
             spec,
             learned: Mutex::default(),
             requests: RequestHistory::new(born),
-            drift_history: DriftHistory::default(),
+            drift_history: DriftHistory::new(born),
             latest_drift: Mutex::default(),
             windows,
         }
