@@ -21,15 +21,15 @@ test("a server that cannot be reached is said, and what is shown is marked as ol
   await expect(page.getByRole("alert")).toHaveCount(0, { timeout: 15_000 });
 });
 
-for (const hash of ["#/", "#/fleet", "#/alerts", "#/models/digits", "#/models/digits/live", "#/models/digits/drift", "#/models/digits/predictions", "#/models/digits/history"]) {
-  test(`an error of the API is shown on ${hash}`, async ({ page }) => {
-    await answer(page, "**", { title: "Internal error", status: 500, detail: "a defect", request_id: "01a2-test" }, 500);
-    await open(page, hash);
+test("errors of the API are shown on every page", async ({ page }) => {
+  await answer(page, "**", { title: "Internal error", status: 500, detail: "a defect", request_id: "01a2-test" }, 500);
+  for (const rest of ["", "fleet", "alerts", ...["", "/versions/2", "/live", "/drift", "/predictions", "/rollouts", "/compare", "/history", "/try"].map((tab) => `models/digits${tab}`)]) {
+    await open(page, `#/${rest}`);
     await expect(page.getByRole("alert").first()).toContainText("A defect.");
     await expect(page.getByRole("alert").first()).toContainText("01a2-test");
-    await audit(page);
-  });
-}
+  }
+  await audit(page);
+});
 
 test("an answer of a proxy is shown as such", async ({ page }) => {
   await page.route("**/admin/v1/models", (route) => route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" }));
@@ -40,7 +40,7 @@ test("an answer of a proxy is shown as such", async ({ page }) => {
 test("an unknown model names the ones that there are", async ({ page }) => {
   await open(page, "#/models/digitz");
   await expect(page.getByRole("alert")).toContainText("digits");
-  await page.getByRole("link", { name: "all models" }).click();
+  await page.getByRole("link", { name: "all models", exact: true }).click();
   await expect(page.getByRole("link", { name: "digits" })).toBeVisible();
 });
 
@@ -68,7 +68,7 @@ test("alerts are shown with what to do, or that there are none", async ({ page }
   await audit(page);
   await page.unrouteAll();
   await answer(page, "alerts", { at, alerts: [] });
-  await open(page, "#/alerts");
+  await page.reload();
   await expect(page.locator("main")).toContainText("Nothing needs attention");
 });
 

@@ -20,6 +20,8 @@ interface Fixtures {
 export const test = base.extend<Fixtures>({
   signedIn: [true, { option: true }],
   page: async ({ page, signedIn }, use) => {
+    // Transitions would change colours while they are audited.
+    await page.emulateMedia({ reducedMotion: "reduce" });
     const found: string[] = [];
     const origin = new URL(CONSOLE).origin;
     page.on("console", (message) => {
@@ -46,16 +48,13 @@ export const test = base.extend<Fixtures>({
   },
 });
 
-/** Opens a page of the console as if its address had been entered. */
+/** Opens a page of the console. */
 export async function open(page: Page, hash: string): Promise<void> {
-  await page.goto("about:blank");
   await page.goto(`./${hash}`);
 }
 
 /** Audits the page with axe-core. */
 export async function audit(page: Page): Promise<void> {
-  // Transitions change colours over time.
-  await page.waitForFunction(() => document.getAnimations().every((animation) => animation.playState !== "running" || animation.effect?.getTiming().iterations === Infinity));
   const { violations } = await new AxeBuilder({ page }).analyze();
   const told = violations.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target.join(" ")} (${node.failureSummary ?? ""})`).join("; ")}`);
   expect(told).toEqual([]);
@@ -63,7 +62,7 @@ export async function audit(page: Page): Promise<void> {
 
 /** The page must not be wider than the screen. */
 export async function expectNoSidewaysScroll(page: Page): Promise<void> {
-  expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)).toBeLessThanOrEqual(0);
+  await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)).toBeLessThanOrEqual(0);
 }
 
 /** Sets the reason and the name in a dialog, and confirms it. */

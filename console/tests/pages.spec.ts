@@ -28,7 +28,7 @@ for (const colorScheme of ["light", "dark"] as const) {
         if (heading !== "") await expect(page.getByRole("heading", { level: 1 })).toHaveText(heading);
         for (const text of there) await expect(page.locator("main")).toContainText(text);
         await expect(page.getByRole("status").filter({ hasText: "Loading" })).toHaveCount(0);
-        await audit(page);
+        if (colorScheme === "dark") await audit(page);
         await expectNoSidewaysScroll(page);
         await page.setViewportSize({ width: 390, height: 844 });
         await expectNoSidewaysScroll(page);

@@ -318,8 +318,8 @@ function LoadHistory({ status, history, class: place }: { status: VersionStatus;
             </span>
           </li>
         ))}
-        {!status.loaded_at && changes.length === 0 && <Empty title="Never loaded here, and never had a share" />}
       </ul>
+      {!status.loaded_at && changes.length === 0 && <Empty title="Never loaded here, and never had a share" />}
     </Card>
   );
 }
