@@ -104,8 +104,8 @@ export function Drift({ model }: { model: string }) {
 
 function VersionReport({ model, version, points }: { model: string; version: VersionDrift; points: DriftMoment[] }) {
   const [picked, setPicked] = useState<string | undefined>(undefined);
-  const features = [...version.features].sort((one, other) => rank(other) - rank(one)).slice(0, MAX_LISTED);
-  const predictions = version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` })).sort((one, other) => rank(other) - rank(one));
+  const features = version.features.slice(0, MAX_LISTED);
+  const predictions = version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` }));
   const selected = [...features, ...predictions].find((one) => one.name === picked) ?? features[0] ?? predictions[0];
   return (
     <>
@@ -166,12 +166,6 @@ function Ranked(props: { features: FeatureDrift[]; selected: string | undefined;
       ))}
     </ul>
   );
-}
-
-const ORDER: DriftStatus[] = ["not_enough_data", "ok", "warning", "drifted"];
-
-function rank(feature: FeatureDrift): number {
-  return ORDER.indexOf(feature.status) * 1000 + Math.min(feature.psi_adjusted ?? feature.psi ?? 0, 999);
 }
 
 function Verdict({ version }: { version: VersionDrift }) {
@@ -249,7 +243,7 @@ function OverTime({ points }: { points: DriftMoment[] }) {
       <Series
         label="Drift over time"
         times={times}
-        spanS={3600}
+        spanS={300}
         height={200}
         unit={(value) => format.number(value, 2)}
         marks={[{ at: 0.25, title: "large" }]}

@@ -13,7 +13,8 @@ import type { ModelLive, LiveLatency, VersionLive } from "../wire";
 const MAX_READINGS = 300;
 /** Models whose readings are kept while other pages are shown. */
 const MAX_MODELS = 4;
-const SPAN_S = 120;
+/** Length of the axis of time while the page has been open for less. */
+const SPAN_S = 30;
 
 interface Reading {
   at: number;
@@ -176,7 +177,7 @@ function Budget({ version }: { version: VersionLive }) {
     hatched: one.hatched ?? false,
     value: one.budget!(budget),
     note: format.ms(one.budget!(budget)),
-    inside: `${one.title} ${format.ms(one.budget!(budget))}`,
+    inside: one.budget!(budget) >= budget.total_ms / 6 ? `${one.title} ${format.ms(one.budget!(budget))}` : format.ms(one.budget!(budget)),
   }));
   const taken = (read: (stage: LiveLatency) => number | null | undefined): Segment[] =>
     STAGES.filter((one) => latency[one.stage]).map((one) => {
