@@ -106,7 +106,7 @@ function Page({ route, alerts }: { route: Route; alerts: ReturnType<typeof useAl
     case "unknown":
       return (
         <div class="card">
-          <Empty title="There is no such page">
+          <Empty title="There is no such page" page>
             <p>
               Go to <a href="#/">all models</a>.
             </p>

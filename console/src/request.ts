@@ -53,6 +53,18 @@ export async function send<T>(method: string, path: string, body?: unknown, sign
   throw error;
 }
 
+/** Reads the metrics, as text. */
+export async function metrics(signal?: AbortSignal): Promise<string> {
+  const token = session.token();
+  const response = await fetch(address("metrics"), {
+    headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    signal: signal ?? null,
+    cache: "no-store",
+    redirect: "error",
+  });
+  return response.ok ? response.text() : "";
+}
+
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return (await send<T>("GET", path, undefined, signal)).body;
 }

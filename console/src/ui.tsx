@@ -68,10 +68,10 @@ export function Card(props: {
   );
 }
 
-export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+export function Empty({ title, children, page }: { title: string; children?: ComponentChildren; /** It is all that the page has. */ page?: boolean }) {
   return (
     <div class="empty">
-      <p class="strong">{title}</p>
+      {page ? <h1>{title}</h1> : <p class="strong">{title}</p>}
       {children}
     </div>
   );

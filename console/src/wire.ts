@@ -20,110 +20,15 @@ export type ModelSchema = Schemas["ModelSchema"];
 /** Shares in percent, by version. */
 export type Shares = Record<string, number>;
 
-// ===== live =====
-
-export interface ModelLive {
-  model: string;
-  at: string;
-  window_s: number;
-  versions: VersionLive[];
-}
-
-export interface VersionLive {
-  version: number;
-  stable: boolean;
-  traffic_percent: number;
-  uptime_s: number;
-  in_flight: number;
-  queue_depth: number;
-  requests: Record<string, number>;
-  latency: Record<string, StageLatency | undefined>;
-  unanswered: Record<string, StageLatency | undefined>;
-  budget: { total_ms: number; network_ms: number; preprocess_ms: number; inference_ms: number; postprocess_ms: number; tail_ms: number };
-  overruns: Record<string, number>;
-  shed: Record<string, number>;
-  expired: Record<string, number>;
-  batches: { runs: number; rows: number; sizes: { upto?: number | null; runs: number }[] };
-  worker_restarts: number;
-}
-
-export interface StageLatency {
-  count: number;
-  sum_ms: number;
-  p50_ms?: number | null;
-  p95_ms?: number | null;
-  p99_ms?: number | null;
-}
-
-// ===== predictions =====
-
-export interface ModelPredictions {
-  model: string;
-  enabled: boolean;
-  versions: VersionPredictions[];
-}
-
-export interface VersionPredictions {
-  version: number;
-  predictions: number;
-  window_s: number;
-  rows: number;
-  baseline_rows?: number | null;
-  classes: { class: string; count: number }[];
-  parts: FeatureDrift[];
-  confidence: { upto: number; count: number }[];
-  calibration: { upto: number; count: number; confidence?: number | null; accuracy?: number | null }[];
-  outcomes?: Outcomes | null;
-  by_class: { class: string; predicted: number; actual: number; correct: number; precision?: number | null; recall?: number | null }[];
-  confusion?: { classes: string[]; counts: number[][] } | null;
-  business: { name: string; kind: string; value?: number | null; items: number }[];
-}
-
-export interface Outcomes {
-  labels: number;
-  label_coverage?: number | null;
-  accuracy?: number | null;
-  accuracy_interval?: { lower: number; upper: number } | null;
-  accuracy_estimate?: number | null;
-  brier_score?: number | null;
-  calibration_error?: number | null;
-  mean_absolute_error?: number | null;
-  root_mean_squared_error?: number | null;
-}
-
-// ===== drift over time =====
-
-export interface DriftHistory {
-  model: string;
-  versions: { version: number; points: DriftPoint[] }[];
-}
-
-export interface DriftPoint {
-  at: string;
-  status: DriftStatus;
-  rows: number;
-  features: { max_psi?: number | null; mean_psi?: number | null };
-  predictions: { max_psi?: number | null; mean_psi?: number | null };
-  worst: { name: string; psi?: number | null }[];
-}
-
-// ===== alerts =====
-
-export interface Alerts {
-  at: string;
-  alerts: Alert[];
-}
-
-export interface Alert {
-  severity: "page" | "ticket" | "note";
-  alert?: string | null;
-  model?: string | null;
-  version?: number | null;
-  title: string;
-  text: string;
-  runbook?: string | null;
-  advice?: string | null;
-}
+export type ModelLive = Schemas["ModelLive"];
+export type VersionLive = Schemas["VersionLive"];
+export type LiveLatency = Schemas["LiveLatency"];
+export type ModelPredictions = Schemas["ModelPredictions"];
+export type VersionPredictions = Schemas["VersionPredictions"];
+export type DriftHistory = Schemas["ModelDriftHistory"];
+export type DriftMoment = Schemas["DriftMoment"];
+export type Alerts = Schemas["Alerts"];
+export type Alert = Schemas["Alert"];
 
 // ===== rollouts =====
 
@@ -165,4 +70,34 @@ export interface RolloutEvent {
   share: number;
   by: string;
   reason: string;
+}
+
+// ===== shadow traffic and comparisons =====
+
+export interface Shadow {
+  version: number;
+  percent: number;
+}
+
+export interface Comparison {
+  model: string;
+  one: ComparedVersion;
+  other: ComparedVersion;
+  measures: ComparedMeasure[];
+}
+
+export interface ComparedVersion {
+  version: number;
+  requests: Record<string, number>;
+}
+
+export interface ComparedMeasure {
+  name: string;
+  kind: "share" | "mean" | "seconds";
+  counted: string;
+  one: { value?: number | null; of: number };
+  other: { value?: number | null; of: number };
+  difference?: { difference: number; lower?: number | null; upper?: number | null; p_value: number; more?: number | null } | null;
+  finding: "no_data" | "undecided" | "better" | "worse" | "higher" | "lower";
+  explanation: string;
 }

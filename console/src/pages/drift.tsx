@@ -7,7 +7,7 @@ import { Series } from "../charts/series";
 import * as format from "../format";
 import { usePoll } from "../poll";
 import { Badge, Card, chosen, Command, Empty, Loaded, Note, Segments, type Tone, VersionChoice } from "../ui";
-import type { DriftHistory, DriftPoint, DriftStatus, FeatureDrift, ModelDrift, VersionDrift } from "../wire";
+import type { DriftHistory, DriftMoment, DriftStatus, FeatureDrift, ModelDrift, VersionDrift } from "../wire";
 
 const DRIFT_POLL_MS = 5000;
 /** Features that are listed; the ones that drift most come first. */
@@ -102,10 +102,10 @@ export function Drift({ model }: { model: string }) {
   );
 }
 
-function VersionReport({ model, version, points }: { model: string; version: VersionDrift; points: DriftPoint[] }) {
+function VersionReport({ model, version, points }: { model: string; version: VersionDrift; points: DriftMoment[] }) {
   const [picked, setPicked] = useState<string | undefined>(undefined);
-  const features = [...version.features].sort((one, other) => rank(other) - rank(one)).slice(0, MAX_LISTED);
-  const predictions = version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` })).sort((one, other) => rank(other) - rank(one));
+  const features = version.features.slice(0, MAX_LISTED);
+  const predictions = version.predictions.map((one) => ({ ...one, name: `prediction ${one.name}` }));
   const selected = [...features, ...predictions].find((one) => one.name === picked) ?? features[0] ?? predictions[0];
   return (
     <>
@@ -166,12 +166,6 @@ function Ranked(props: { features: FeatureDrift[]; selected: string | undefined;
       ))}
     </ul>
   );
-}
-
-const ORDER: DriftStatus[] = ["not_enough_data", "ok", "warning", "drifted"];
-
-function rank(feature: FeatureDrift): number {
-  return ORDER.indexOf(feature.status) * 1000 + Math.min(feature.psi_adjusted ?? feature.psi ?? 0, 999);
 }
 
 function Verdict({ version }: { version: VersionDrift }) {
@@ -240,7 +234,7 @@ function short(name: string): string {
   return name.trim() !== "" && Number.isFinite(value) ? `≤ ${format.number(value)}` : name;
 }
 
-function OverTime({ points }: { points: DriftPoint[] }) {
+function OverTime({ points }: { points: DriftMoment[] }) {
   if (points.length < 2) return null;
   const times = points.map((point) => Date.parse(point.at) / 1000);
   const worst = points.at(-1)?.worst.map((one) => `${one.name} ${format.number(one.psi, 2)}`).join(", ");
@@ -249,14 +243,14 @@ function OverTime({ points }: { points: DriftPoint[] }) {
       <Series
         label="Drift over time"
         times={times}
-        spanS={3600}
+        spanS={300}
         height={200}
         unit={(value) => format.number(value, 2)}
         marks={[{ at: 0.25, title: "large" }]}
         lines={[
-          { title: "worst feature", tone: "c2", values: points.map((point) => point.features.max_psi ?? null) },
-          { title: "mean of the features", tone: "c1", dash: [7, 4], values: points.map((point) => point.features.mean_psi ?? null) },
-          { title: "worst of the predictions", tone: "c4", dash: [2, 3], values: points.map((point) => point.predictions.max_psi ?? null) },
+          { title: "worst feature", tone: "c2", values: points.map((point) => point.features?.max_psi ?? null) },
+          { title: "mean of the features", tone: "c1", dash: [7, 4], values: points.map((point) => point.features?.mean_psi ?? null) },
+          { title: "worst of the predictions", tone: "c4", dash: [2, 3], values: points.map((point) => point.predictions?.max_psi ?? null) },
         ]}
       />
     </Card>

@@ -7,13 +7,14 @@ import { type Line, Series } from "../charts/series";
 import * as format from "../format";
 import { usePoll } from "../poll";
 import { Badge, Card, chosen, Command, Empty, Loaded, VersionChoice } from "../ui";
-import type { ModelLive, StageLatency, VersionLive } from "../wire";
+import type { ModelLive, LiveLatency, VersionLive } from "../wire";
 
 /** Readings that are kept in the page: ten minutes. */
 const MAX_READINGS = 300;
 /** Models whose readings are kept while other pages are shown. */
 const MAX_MODELS = 4;
-const SPAN_S = 120;
+/** Length of the axis of time while the page has been open for less. */
+const SPAN_S = 30;
 
 interface Reading {
   at: number;
@@ -107,7 +108,7 @@ function VersionPlots({ version, readings }: { version: VersionLive; readings: R
   const answered = (one: VersionLive) => one.requests.ok ?? 0;
   const failed = (one: VersionLive) => FAILED.reduce((all, name) => all + (one.requests[name] ?? 0), 0);
   const shed = (one: VersionLive) => one.requests.shed ?? 0;
-  const quantile = (read: (stage: StageLatency) => number | null | undefined) => points.map((point) => (point.version.latency.total ? (read(point.version.latency.total) ?? null) : null));
+  const quantile = (read: (stage: LiveLatency) => number | null | undefined) => points.map((point) => (point.version.latency.total ? (read(point.version.latency.total) ?? null) : null));
   const rates = (read: (one: VersionLive) => number) => points.map((point) => rateOf(point, read) ?? null);
   const latency: Line[] = [
     { title: "P99", tone: "c2", dash: [2, 3], values: quantile((stage) => stage.p99_ms) },
@@ -176,9 +177,9 @@ function Budget({ version }: { version: VersionLive }) {
     hatched: one.hatched ?? false,
     value: one.budget!(budget),
     note: format.ms(one.budget!(budget)),
-    inside: `${one.title} ${format.ms(one.budget!(budget))}`,
+    inside: one.budget!(budget) >= budget.total_ms / 6 ? `${one.title} ${format.ms(one.budget!(budget))}` : format.ms(one.budget!(budget)),
   }));
-  const taken = (read: (stage: StageLatency) => number | null | undefined): Segment[] =>
+  const taken = (read: (stage: LiveLatency) => number | null | undefined): Segment[] =>
     STAGES.filter((one) => latency[one.stage]).map((one) => {
       const value = read(latency[one.stage]!) ?? 0;
       return { key: one.stage, title: one.title, tone: one.tone, value, note: format.ms(value), inside: one.title };

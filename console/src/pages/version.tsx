@@ -11,6 +11,8 @@ import { ModelHead, useStatus } from "./model";
 import { StateBadge } from "./versions";
 
 const HISTORY_LIMIT = 200;
+/** Changes of the share that are listed. */
+const MAX_SHARES = 5;
 
 interface VersionData {
   status: VersionStatus;
@@ -109,7 +111,7 @@ function Version({ model, status, schema, history }: VersionData & { model: stri
         <Manifest status={status} class="span-6" />
         <Findings status={status} model={model} class="span-6" />
         <Signature schema={schema} class="span-6" />
-        <LoadHistory status={status} history={history} class="span-6" />
+        <LoadHistory status={status} model={model} history={history} class="span-6" />
         <Files status={status} model={model} class="span-12" />
       </div>
     </>
@@ -290,36 +292,43 @@ function Shape({ title, node }: { title: string; node: SchemaNode }) {
   );
 }
 
-function LoadHistory({ status, history, class: place }: { status: VersionStatus; history: Deployment[]; class: string }) {
+function LoadHistory({ status, model, history, class: place }: { status: VersionStatus; model: string; history: Deployment[]; class: string }) {
   const of = (one: Deployment | undefined) => (one ? ((one.traffic as Shares)[status.version] ?? 0) : 0);
   const changes = history.filter((one, index) => of(one) !== of(history[index + 1]));
+  const rows = changes.slice(0, MAX_SHARES).map((one) => ({
+    at: one.at,
+    row: (
+      <li key={one.generation}>
+        <Ago time={one.at} />
+        <span class="nowrap">
+          <StackedBar mini label="Share" total={100} segments={[{ key: "share", title: "Share", value: of(one), tone: "1", note: format.percent(of(one)) }]} />
+        </span>
+        <span>
+          {format.percent(of(one))}{" "}
+          <span class="muted">
+            {format.done(one.action)} by {one.by || "someone"}
+            {one.reason ? `: ${one.reason}` : ""}
+          </span>
+        </span>
+      </li>
+    ),
+  }));
+  if (status.loaded_at) {
+    rows.push({
+      at: status.loaded_at,
+      row: (
+        <li key="loaded">
+          <Ago time={status.loaded_at} />
+          <span class="strong">loaded</span>
+          <span class="muted">on this server, in {format.ms(status.load_ms)}</span>
+        </li>
+      ),
+    });
+  }
+  rows.sort((one, other) => Date.parse(other.at) - Date.parse(one.at));
   return (
-    <Card title="Loads and shares" class={place} flush>
-      <ul class="events">
-        {status.loaded_at && (
-          <li>
-            <Ago time={status.loaded_at} />
-            <span class="strong">loaded</span>
-            <span class="muted">on this server, in {format.ms(status.load_ms)}</span>
-          </li>
-        )}
-        {changes.slice(0, 12).map((one) => (
-          <li key={one.generation}>
-            <Ago time={one.at} />
-            <span class="nowrap">
-              <StackedBar mini label="Share" total={100} segments={[{ key: "share", title: "Share", value: of(one), tone: "1", note: format.percent(of(one)) }]} />
-            </span>
-            <span>
-              {format.percent(of(one))}{" "}
-              <span class="muted">
-                {format.done(one.action)} by {one.by || "someone"}
-                {one.reason ? `: ${one.reason}` : ""}
-              </span>
-            </span>
-          </li>
-        ))}
-        {!status.loaded_at && changes.length === 0 && <Empty title="Never loaded here, and never had a share" />}
-      </ul>
+    <Card title="Loads and shares" note={changes.length > MAX_SHARES ? <a href={modelHref(model, "history")}>all {changes.length}</a> : undefined} class={place} flush>
+      {rows.length > 0 ? <ul class="events">{rows.map(({ row }) => row)}</ul> : <Empty title="Never loaded here, and never had a share" />}
     </Card>
   );
 }

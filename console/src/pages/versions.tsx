@@ -5,10 +5,10 @@ import { change, modelPath } from "../request";
 import { Legend, StackedBar, tones } from "../charts/shares";
 import { Confirm, type Signed } from "../dialog";
 import * as format from "../format";
-import { versionHref } from "../route";
+import { modelHref, versionHref } from "../route";
 import { toast } from "../toast";
 import { Ago, Badge, Card, Command, Digest, Empty, Note, Sign } from "../ui";
-import type { ChangeOutcome, ModelStatus, Shares, VersionStatus } from "../wire";
+import type { ChangeOutcome, ModelStatus, Shadow, Shares, VersionStatus } from "../wire";
 import { ModelProblems, trafficSegments } from "./models";
 
 type Intent =
@@ -26,6 +26,7 @@ export function Versions({ status, refresh }: { status: ModelStatus; refresh: ()
   const segments = trafficSegments(status);
   const { deployment } = status;
   const back = rollbackTarget(status);
+  const shadow = (deployment as { shadow?: Shadow | null }).shadow;
   return (
     <>
       <ModelProblems model={status} />
@@ -54,6 +55,11 @@ export function Versions({ status, refresh }: { status: ModelStatus; refresh: ()
           Generation {deployment.generation}: {format.done(deployment.action)} by {deployment.by || "someone"} <Ago time={deployment.at} />
           {deployment.reason ? `, “${deployment.reason}”` : ""}
         </p>
+        {shadow && (
+          <p class="muted small">
+            Version {shadow.version} gets copies of {format.percent(shadow.percent)} of the requests: <a href={modelHref(status.model, "compare")}>shadow traffic</a>
+          </p>
+        )}
       </Card>
       <VersionTable status={status} onIntent={setIntent} />
       {intent && <Change intent={intent} status={status} refresh={refresh} onClose={() => setIntent(undefined)} />}
