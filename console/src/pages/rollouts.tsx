@@ -218,15 +218,7 @@ function Guardrails({ rollout }: { rollout: Rollout }) {
                   <Badge tone={verdict.tone}>{verdict.title}</Badge>
                 </div>
                 <Evidence guardrail={guardrail} />
-                <div class="why">
-                  {guardrail.explanation ? `${format.capital(guardrail.explanation)} ` : ""}
-                  <span class="nowrap">
-                    Version {rollout.version}: {counts(guardrail.candidate)}.
-                  </span>{" "}
-                  <span class="nowrap">
-                    Version {rollout.stable}: {counts(guardrail.stable)}.
-                  </span>
-                </div>
+                <p class="why">{format.capital(guardrail.explanation.replace(`${guardrail.name}: `, ""))}</p>
               </li>
             );
           })}
@@ -239,10 +231,6 @@ function Guardrails({ rollout }: { rollout: Rollout }) {
       )}
     </Card>
   );
-}
-
-function counts({ events, trials }: { events: number; trials: number }): string {
-  return trials === 0 ? "nothing counted" : `${format.count(events)} of ${format.count(trials)} (${format.share(events / trials, 2)})`;
 }
 
 interface Reading {
