@@ -42,6 +42,7 @@ mod serve;
 mod server_address;
 mod servers;
 mod settings;
+mod shadow;
 mod sign;
 mod status;
 mod table;
@@ -201,6 +202,15 @@ all requests again.")]
     Promote(promote::PromoteArgs),
     /// Give all requests to the stable version, or, if it has them already, to the stable version before it
     Rollback(rollback::RollbackArgs),
+    /// Copy a share of the requests to a version, whose answers are compared and never returned
+    #[command(after_help = "\
+    leeway shadow digits 3 --percent 20 --reason \"is it as good?\"
+    leeway status digits             # how far the answers agree
+    leeway shadow digits --off
+
+The copies are run when there is room, at the lowest priority; callers do not wait for them. Requests that name a version \
+are not copied. Shadow traffic ends with a rollback, and when its version becomes the stable one.")]
+    Shadow(shadow::ShadowArgs),
     /// Load a version and keep it loaded
     Load(load::VersionArgs),
     /// Take a version without traffic out of memory
@@ -296,6 +306,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Traffic(args)) => traffic::run(args),
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
+        Some(Command::Shadow(args)) => shadow::run(args),
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),

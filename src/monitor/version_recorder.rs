@@ -16,6 +16,7 @@ use super::overload::RequestCounts;
 use super::profile::LearnedProfile;
 use super::quantiles::Latencies;
 use super::runs::Runs;
+use super::shadow_counters::{ShadowCounters, ShadowCounts};
 use super::step_counters::StepCounters;
 use super::version_metrics::{Batching, HANDLES, VersionMetrics};
 use crate::budget::LatencyBudget;
@@ -36,6 +37,7 @@ pub struct VersionRecorder {
     outcomes: Mutex<Outcomes>,
     /// The steps of a chain.
     pub(super) steps: StepCounters,
+    shadow: ShadowCounters,
     spec: MonitoringSpec,
     /// The learned profile in use.
     learned: Mutex<Option<Arc<LearnedProfile>>>,
@@ -134,6 +136,7 @@ impl VersionRecorder {
             outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names())),
             drift_counters,
             steps: StepCounters::new(&spec.steps),
+            shadow: ShadowCounters::default(),
             spec,
             learned: Mutex::default(),
             windows,
@@ -178,6 +181,16 @@ impl VersionRecorder {
     /// Counts a run of a step of a chain, with the durations of its stages.
     pub fn step(&self, index: usize, timings: &Timings, is_answered: bool) {
         self.steps.count(index, timings, is_answered);
+    }
+
+    /// Returns the counters of the copied requests of this version.
+    pub fn shadow(&self) -> &ShadowCounters {
+        &self.shadow
+    }
+
+    /// Returns the counts of the copied requests of this version since it was loaded.
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.shadow.counts()
     }
 
     /// Returns the names of the classes that [`VersionRecorder::predicted`] uses; empty if they are not known.
