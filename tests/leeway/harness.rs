@@ -113,7 +113,7 @@ pub(crate) async fn dependencies(config: &Config, engine: Arc<dyn Engine>, stage
         journal,
         ledger,
         fleet,
-        rollouts: no_rollouts(),
+        rollouts,
     }
 }
 
