@@ -32,6 +32,21 @@ const VERDICTS: Record<GuardrailEvidence["verdict"], { tone: Tone; title: string
   worse: { tone: "bad", title: "worse" },
 };
 
+const GUARDRAILS: Record<string, string> = {
+  errors: "Errors",
+  invalid: "Invalid requests",
+  latency: "Slow answers",
+  non_finite: "Non-finite outputs",
+  low_confidence: "Low confidence",
+  wrong: "Wrong by feedback",
+  disagreement: "Disagreement of copies",
+  shadow_errors: "Errors of copies",
+};
+
+function titleOf(guardrail: string): string {
+  return GUARDRAILS[guardrail] ?? (guardrail.startsWith("business_") ? `Low ${format.words(guardrail.slice("business_".length))}` : format.capital(format.words(guardrail)));
+}
+
 type Action = "pause" | "resume" | "abort" | "promote";
 
 interface RolloutData {
@@ -186,18 +201,20 @@ function Track({ rollout }: { rollout: Rollout }) {
 }
 
 function Guardrails({ rollout }: { rollout: Rollout }) {
+  const judged = rollout.guardrails.filter((one) => one.verdict !== "no_data");
+  const silent = rollout.guardrails.filter((one) => one.verdict === "no_data");
   return (
     <Card title="Evidence" note="on a log scale: it advances at the left threshold, and rolls back at the right one" flush>
-      {rollout.guardrails.length === 0 ? (
+      {judged.length === 0 ? (
         <Empty title="No guardrail has seen a request yet" />
       ) : (
         <ul>
-          {rollout.guardrails.map((guardrail) => {
+          {judged.map((guardrail) => {
             const verdict = VERDICTS[guardrail.verdict];
             return (
               <li class="guardrail" key={guardrail.name}>
                 <div class="what">
-                  <h3>{format.capital(format.words(guardrail.name))}</h3>
+                  <h3>{titleOf(guardrail.name)}</h3>
                   <Badge tone={verdict.tone}>{verdict.title}</Badge>
                 </div>
                 <Evidence guardrail={guardrail} />
@@ -214,6 +231,11 @@ function Guardrails({ rollout }: { rollout: Rollout }) {
             );
           })}
         </ul>
+      )}
+      {silent.length > 0 && (
+        <p class="muted small" style={{ padding: "10px 18px 12px" }}>
+          Nothing to judge yet: {silent.map((one) => titleOf(one.name).toLowerCase()).join(", ")}.
+        </p>
       )}
     </Card>
   );
@@ -241,8 +263,8 @@ function EvidenceOverTime({ rollout }: { rollout: Rollout }) {
     kept.clear();
     kept.set(key, readings);
   }
-  const lines: Line[] = rollout.guardrails.map((one, index) => ({
-    title: format.words(one.name),
+  const lines: Line[] = rollout.guardrails.filter((one) => one.verdict !== "no_data").map((one, index) => ({
+    title: titleOf(one.name),
     tone: `c${(index % 5) + 1}`,
     ...(index % 3 === 1 ? { dash: [7, 4] } : index % 3 === 2 ? { dash: [2, 3] } : {}),
     values: readings.map((reading) => reading.values[one.name] ?? null),
