@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres chromium console kubernetes kubernetes-rules chart-reference clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-guardrails bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres chromium console kubernetes kubernetes-rules chart-reference clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ debug-info: onnxruntime ## Build target/debug-info/leeway as `make build` does, 
 dist: debug-info ## Build what a release consists of on this system, into dist/: the archive, and the debug information
 	@$(PYTHON) scripts/release.py archive target/debug-info/leeway dist
 
-bench: bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, drift, tables, Python beside it, start-up and memory
+bench: bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-guardrails bench-estimate bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, drift, tables, Python beside it, start-up and memory
 
 bench-micro: build ## Without a server: preprocessing, a run in either process, the whole pipeline, and a scrape of /metrics
 	$(CARGO) bench --locked --bench pipeline --bench preprocess --bench scrape
@@ -66,6 +66,9 @@ bench-monitoring: build ## What monitoring costs, and whether its quantiles are 
 
 bench-drift: ## The smallest windows in which Leeway and Evidently see shifts of real data, and false alarms (installs Evidently into .bench)
 	$(CARGO) bench --locked --bench drift
+
+bench-guardrails: onnxruntime ## Simulated rollouts: false rollbacks, and seconds until a worse version is rolled back
+	$(CARGO) bench --locked --bench guardrails
 
 bench-estimate: ## Estimates of accuracy without labels, beside NannyML's and the truth, on data sets of scikit-learn (installs NannyML into .bench)
 	$(CARGO) bench --locked --bench accuracy_estimate

@@ -105,6 +105,10 @@ impl EncodedRequest for Json {
         self.0.len()
     }
 
+    fn copied(&mut self, memory: &MemoryBudget) -> Option<Json> {
+        self.0.copied(memory).ok().map(Json)
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
         let body = self.0.whole();
         Ok((with(Input::Instances { instances: instances(&body)?, memory: body.budget() })?, ()))
@@ -174,6 +178,7 @@ async fn predict(
         origin: RequestOrigin::Real,
         notes: None,
         to_log,
+        shadows: None,
     };
     let admitted = serve::admit(catalog, head).unwrap();
     let body = pin!(async {

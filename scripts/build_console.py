@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSOLE = ROOT / "console"
-PROGRAM = Path(os.environ.get("LEEWAY", ROOT / "target/quick/leeway"))
+PROGRAM = Path(os.environ.get("LEEWAY", ROOT / "target/quick/leeway")).resolve()
 
 
 class UnixConnection(http.client.HTTPConnection):

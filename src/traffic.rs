@@ -21,6 +21,17 @@ pub struct Share(u16);
 #[serde(try_from = "BTreeMap<Version, Share>", into = "BTreeMap<Version, Share>")]
 pub struct TrafficSplit(BTreeMap<Version, Share>);
 
+/// Shadow traffic of a model: a version that gets copies of a share of the requests that the stable version answers. Its
+/// answers are compared, and never returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shadow {
+    /// The version that gets the copies.
+    pub version: Version,
+    /// Share of the stable version's requests that are copied, in percent.
+    pub percent: Share,
+}
+
 /// The reason why a share, or a split, is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -94,6 +105,37 @@ impl JsonSchema for Share {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "description": "A share in percent, with at most two decimals.", "type": "number", "minimum": 0, "maximum": 100 })
+    }
+}
+
+// ===== impl Shadow =====
+
+impl Shadow {
+    /// Creates shadow traffic beside this stable version. Fails if a version would shadow itself, or get no copies.
+    ///
+    /// ```
+    /// use leeway::traffic::{Shadow, Share};
+    /// let [one, two] = ["1", "2"].map(|version| version.parse().unwrap());
+    /// assert!(Shadow::beside(one, two, Share::ALL).is_ok());
+    /// let error = Shadow::beside(one, one, Share::ALL).unwrap_err();
+    /// assert_eq!(error.to_string(), "version 1 is the stable version, whose requests are copied; name another version");
+    /// ```
+    pub fn beside(stable: Version, version: Version, percent: Share) -> Result<Shadow, InvalidShares> {
+        if version == stable {
+            let problem = "is the stable version, whose requests are copied; name another version";
+            return Err(InvalidShares(format!("version {version} {problem}")));
+        }
+        if percent == Share::NONE {
+            return Err(InvalidShares("found 0 percent, expected more than 0".to_owned()));
+        }
+        Ok(Shadow { version, percent })
+    }
+}
+
+/// Written as on the command line: `3=20`.
+impl fmt::Display for Shadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.version, self.percent.percent())
     }
 }
 

@@ -208,6 +208,109 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/rollout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The current rollout of a model, or else its last one */
+        get: operations["getRollout"];
+        put?: never;
+        /** Starts a rollout that judges itself */
+        post: operations["startRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/rollout/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends the rollout of a model */
+        post: operations["abortRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/rollout/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Pauses the rollout of a model */
+        post: operations["pauseRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/rollout/promote": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes the version of a rollout the stable one at once */
+        post: operations["promoteRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/rollout/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Resumes the rollout of a model */
+        post: operations["resumeRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/rollouts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rollouts of a model */
+        get: operations["listRollouts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/schema": {
         parameters: {
             query?: never;
@@ -852,6 +955,19 @@ export interface components {
             /** @description The verdict: `drifted` calls for a person, `warning` does not. */
             status: components["schemas"]["DriftStatus"];
         };
+        /** @description Numbers of trials, and of those that were an event. */
+        EventCounts: {
+            /**
+             * Format: uint64
+             * @description Number of events.
+             */
+            events: number;
+            /**
+             * Format: uint64
+             * @description Number of requests, predictions or outcomes that could have been an event.
+             */
+            trials: number;
+        };
         /** @description Drift of a feature from its baseline. */
         FeatureDrift: {
             /**
@@ -946,6 +1062,46 @@ export interface components {
             /** @description Verdict on its drift in the window. */
             status: components["schemas"]["DriftStatus"];
         };
+        /** @description Evidence for one guardrail: a kind of bad event that a request can be. */
+        GuardrailEvidence: {
+            /** @description Counts of the version since the start of the rollout. */
+            candidate: components["schemas"]["EventCounts"];
+            /** @description The numbers in words. */
+            explanation: string;
+            /** @description Name of the guardrail. */
+            name: string;
+            /**
+             * Format: double
+             * @description Evidence that the version is not worse than the margin.
+             */
+            not_worse: number;
+            /**
+             * Format: double
+             * @description Evidence at which the guardrail lets the version advance.
+             */
+            not_worse_at: number;
+            /**
+             * Format: double
+             * @description Variance of the events divided by that of independent ones; at least 1. The evidence is discounted by it.
+             */
+            overdispersion: number;
+            /** @description Counts of the stable version since the start of the rollout. */
+            stable: components["schemas"]["EventCounts"];
+            /** @description Verdict on the version. */
+            verdict: components["schemas"]["GuardrailVerdict"];
+            /**
+             * Format: double
+             * @description Evidence that the version is worse: the factor by which a bet against "not worse" has grown.
+             */
+            worse: number;
+            /**
+             * Format: double
+             * @description Evidence at which the version is rolled back.
+             */
+            worse_at: number;
+        };
+        /** @description Verdict on a version. */
+        GuardrailVerdict: "no_data" | "undecided" | "not_worse" | "worse";
         /** @description Response with past deployments of a model. */
         History: {
             /** @description The deployments, the newest first. */
@@ -1232,6 +1388,8 @@ export interface components {
         Object: {
             [key: string]: components["schemas"]["Share"];
         };
+        /** @description Action at the end of the maximum time of a step. */
+        OnTimeout: "hold" | "roll_back";
         /** @description Measures of the outcomes of a version's predictions. A measure is `None` before the first outcome, or if it does not apply to this kind of predictions. */
         OutcomeStats: {
             /**
@@ -1502,6 +1660,148 @@ export interface components {
              * @description Time to wait until the change is in effect on all servers that share the state, in milliseconds.
              */
             wait_ms?: number | null;
+        };
+        /** @description A rollout of a version. */
+        Rollout: {
+            /**
+             * Format: date-time
+             * @description End of the rollout.
+             */
+            ended_at?: string | null;
+            /** @description The decisions, the oldest first. Of a long rollout, the first and the latest ones. */
+            events: components["schemas"]["RolloutEvent"][];
+            /** @description The state in words: what was decided, or what the rollout waits for, with the numbers. */
+            explanation: string;
+            /**
+             * Format: uint64
+             * @description Generation of the last deployment that the rollout made, or was based on.
+             */
+            generation: number;
+            /** @description Evidence for each guardrail. */
+            guardrails: components["schemas"]["GuardrailEvidence"][];
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /**
+             * Format: uint64
+             * @description Number of the rollout: 1 for the first one of a model.
+             */
+            number: number;
+            /** @description Steps and times of the rollout. */
+            plan: components["schemas"]["RolloutPlan"];
+            /** @description The stable version when the rollout started, with which the version is compared. */
+            stable: components["schemas"]["Version"];
+            /**
+             * Format: date-time
+             * @description Start of the rollout.
+             */
+            started_at: string;
+            /** @description State of the rollout. */
+            state: components["schemas"]["RolloutState"];
+            /**
+             * Format: uint
+             * @description Number of the current step, from 0.
+             */
+            step: number;
+            /**
+             * Format: date-time
+             * @description Start of the current step.
+             */
+            step_since: string;
+            /** @description The version that is rolled out. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description Decision in a rollout. */
+        RolloutAction: "start" | "advance" | "pause" | "resume" | "promote" | "roll_back" | "abort" | "supersede";
+        /** @description A decision in a rollout. */
+        RolloutEvent: {
+            /** @description The decision. */
+            action: components["schemas"]["RolloutAction"];
+            /**
+             * Format: date-time
+             * @description Time of the decision.
+             */
+            at: string;
+            /** @description Author: a person, or `leeway`. */
+            by: string;
+            /** @description The reason, with the numbers. */
+            reason: string;
+            /** @description Share of the version from then on, in percent. */
+            share: components["schemas"]["Share"];
+        };
+        /** @description Request body that pauses, resumes or aborts a rollout, or promotes its version at once. */
+        RolloutIntervention: {
+            /**
+             * @description Author, for the history.
+             * @default
+             */
+            by: string;
+            /**
+             * @description Reason, for the history.
+             * @default
+             */
+            reason: string;
+        };
+        /** @description Steps and times of a rollout. */
+        RolloutPlan: {
+            /** @description Action at the end of the maximum time. */
+            on_timeout: components["schemas"]["OnTimeout"];
+            /** @description Share of the stable version's requests that are also sent to the version as shadow traffic, in percent. */
+            shadow?: components["schemas"]["Share"] | null;
+            /**
+             * Format: uint64
+             * @description Minimum time of each step, in milliseconds.
+             */
+            step_ms: number;
+            /** @description Shares of the version in percent, in rising order. The last one is 100, at which the version becomes stable. */
+            steps: components["schemas"]["Share"][];
+            /**
+             * Format: uint64
+             * @description Maximum time of each step, in milliseconds.
+             */
+            timeout_ms: number;
+        };
+        /** @description Request body that starts a rollout. Members that are left out are those of `[rollout]` in the model's `model.toml`. */
+        RolloutRequest: {
+            /**
+             * @description Author of the rollout, for the history.
+             * @default
+             */
+            by: string;
+            /**
+             * Format: uint64
+             * @description The generation of the deployment that the rollout is based on. It is refused if another one is current.
+             */
+            if_generation?: number | null;
+            /** @description Action at the end of the maximum time. */
+            on_timeout?: components["schemas"]["OnTimeout"] | null;
+            /**
+             * @description Reason for the rollout, for the history.
+             * @default
+             */
+            reason: string;
+            /** @description Share of the stable version's requests that are also sent to the version as shadow traffic, in percent. */
+            shadow?: components["schemas"]["Share"] | null;
+            /**
+             * Format: uint64
+             * @description Minimum time of each step, in milliseconds.
+             */
+            step_ms?: number | null;
+            /** @description Shares of the version in percent, in rising order. The last one is 100, at which the version becomes stable. */
+            steps?: components["schemas"]["Share"][] | null;
+            /**
+             * Format: uint64
+             * @description Maximum time of each step, in milliseconds.
+             */
+            timeout_ms?: number | null;
+            /** @description The version to roll out; the newest one if it is left out. */
+            version?: components["schemas"]["Version"] | null;
+        };
+        /** @description State of a rollout. */
+        RolloutState: "running" | "paused" | "promoted" | "rolled_back" | "aborted" | "superseded";
+        /** @description The rollouts of a model. */
+        Rollouts: {
+            /** @description The rollouts, the newest first. */
+            rollouts: components["schemas"]["Rollout"][];
         };
         /** @description Process that runs the sessions of a version. */
         SessionPlace: "server" | "own_processes";
@@ -2502,6 +2802,341 @@ export interface operations {
             501: components["responses"]["Problem501"];
             503: components["responses"]["Problem503"];
             504: components["responses"]["Problem504"];
+        };
+    };
+    getRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+        };
+    };
+    startRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "an example",
+                 *       "steps": [
+                 *         10,
+                 *         100
+                 *       ],
+                 *       "version": 2
+                 *     }
+                 */
+                "application/json": components["schemas"]["RolloutRequest"];
+            };
+        };
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
+    abortRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "an example"
+                 *     }
+                 */
+                "application/json": components["schemas"]["RolloutIntervention"];
+            };
+        };
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
+    pauseRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "an example"
+                 *     }
+                 */
+                "application/json": components["schemas"]["RolloutIntervention"];
+            };
+        };
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
+    promoteRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "an example"
+                 *     }
+                 */
+                "application/json": components["schemas"]["RolloutIntervention"];
+            };
+        };
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
+    resumeRollout: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "an example"
+                 *     }
+                 */
+                "application/json": components["schemas"]["RolloutIntervention"];
+            };
+        };
+        responses: {
+            /** @description The rollout. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollout"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
+        };
+    };
+    listRollouts: {
+        parameters: {
+            query?: {
+                /** @description Maximum number of rollouts in the response. */
+                limit?: number;
+            };
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rollouts, the newest first. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rollouts"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
         };
     };
     getModelSchema: {

@@ -17,7 +17,7 @@ use crate::monitor::{DriftCounts, DriftReport};
 use crate::pipeline::Object;
 use crate::registry::LoadStep;
 use crate::repository::Manifest;
-use crate::traffic::{Share, TrafficSplit};
+use crate::traffic::{Shadow, Share, TrafficSplit};
 
 // ===== status =====
 
@@ -226,6 +226,9 @@ pub struct Deployment {
     pub stable: Version,
     /// Shares of the versions in the requests that name no version.
     pub traffic: TrafficSplit,
+    /// Shadow traffic: the version that gets copies of requests; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// The earlier stable versions, to which rollbacks return, the most recent last.
     pub rollback_path: Vec<Version>,
     /// Digest of the `deployment.toml` that led to this deployment, or to the one that a rollback returned from.
@@ -267,6 +270,8 @@ pub enum Action {
     Rollback,
     /// The `deployment.toml` of the model was changed.
     File,
+    /// Shadow traffic was begun, changed or ended.
+    Shadow,
 }
 
 /// Response with past deployments of a model.
@@ -296,6 +301,7 @@ impl Action {
             Action::Promote => "promote",
             Action::Rollback => "rollback",
             Action::File => "file",
+            Action::Shadow => "shadow",
         }
     }
 }
@@ -346,6 +352,16 @@ change! {
     PromoteChange {
         /// The new stable version.
         version: Version,
+    }
+}
+
+change! {
+    /// Request body of a change of the shadow traffic.
+    ShadowChange {
+        /// The version that gets copies of requests. Not needed to end shadow traffic.
+        version: Option<Version>,
+        /// Share of the stable version's requests that are copied, in percent; 0 ends shadow traffic.
+        percent: Share,
     }
 }
 

@@ -298,6 +298,8 @@ endpoints! {
         Traffic = Put "/admin/v1/models/{model}/traffic",
         /// Makes a version the stable version.
         Promote = Post "/admin/v1/models/{model}/promote",
+        /// Copies requests to a version, whose answers are only compared.
+        Shadow = Post "/admin/v1/models/{model}/shadow",
         /// Rolls a model back.
         Rollback = Post "/admin/v1/models/{model}/rollback",
         /// Status of a version.

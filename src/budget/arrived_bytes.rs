@@ -40,6 +40,8 @@ enum Pieces {
     One(Bytes),
     /// Each block is full, except the last one.
     Blocks(Vec<Vec<u8>>),
+    /// Blocks that a copy has, too.
+    Shared(Vec<Bytes>),
 }
 
 impl ArrivedBytes {
@@ -75,6 +77,11 @@ impl ArrivedBytes {
                 (self.length, self.pieces) = (0, Pieces::Blocks(Vec::new()));
                 self.copy(&first)?;
             }
+            Pieces::Shared(shared) => {
+                let shared = std::mem::take(shared);
+                (self.length, self.pieces) = (0, Pieces::Blocks(Vec::new()));
+                shared.iter().try_for_each(|block| self.copy(block))?;
+            }
             Pieces::Blocks(_) => {}
         }
         self.copy(&piece)
@@ -103,8 +110,9 @@ impl ArrivedBytes {
     /// Returns a reader of the arrived bytes, which takes none of them.
     pub fn reader(&self) -> impl Buf + '_ {
         match &self.pieces {
-            Pieces::One(bytes) => Reader { first: bytes, blocks: &[], left: self.length },
-            Pieces::Blocks(blocks) => Reader { first: &[], blocks, left: self.length },
+            Pieces::One(bytes) => Reader { first: bytes, blocks: Blocks::Owned(&[]), left: self.length },
+            Pieces::Blocks(blocks) => Reader { first: &[], blocks: Blocks::Owned(blocks), left: self.length },
+            Pieces::Shared(blocks) => Reader { first: &[], blocks: Blocks::Shared(blocks), left: self.length },
         }
     }
 
@@ -113,12 +121,36 @@ impl ArrivedBytes {
         match &self.pieces {
             Pieces::One(bytes) => vec![bytes],
             Pieces::Blocks(blocks) => blocks.iter().map(Vec::as_slice).collect(),
+            Pieces::Shared(blocks) => blocks.iter().map(|block| &**block).collect(),
         }
     }
 
     /// Returns the budget that the bytes are counted against.
     pub fn budget(&self) -> &MemoryBudget {
         self.held.budget()
+    }
+
+    /// Returns a copy that shares the bytes, and holds their number in another budget. Fails if that budget has too few
+    /// bytes left.
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use leeway::budget::{ArrivedBytes, MemoryBudget};
+    /// let [own, other] = [(); 2].map(|()| MemoryBudget::new(1 << 20, NonZeroUsize::MIN));
+    /// let mut arrived = ArrivedBytes::new(&own, 100);
+    /// arrived.add("a body".into()).unwrap();
+    /// let copy = arrived.copied(&other).unwrap();
+    /// assert_eq!((copy.parts().concat(), other.held()), (b"a body".to_vec(), 6));
+    /// ```
+    pub fn copied(&mut self, memory: &MemoryBudget) -> Result<ArrivedBytes> {
+        let held = memory.hold(self.length)?;
+        let blocks: Vec<Bytes> = match std::mem::replace(&mut self.pieces, Pieces::One(Bytes::new())) {
+            Pieces::One(bytes) => vec![bytes],
+            Pieces::Blocks(blocks) => blocks.into_iter().map(Bytes::from).collect(),
+            Pieces::Shared(blocks) => blocks,
+        };
+        self.pieces = Pieces::Shared(blocks.clone());
+        Ok(ArrivedBytes { held, expected: self.expected, length: self.length, pieces: Pieces::Shared(blocks) })
     }
 
     /// Joins all arrived bytes into one piece.
@@ -132,6 +164,8 @@ impl ArrivedBytes {
                 blocks.into_iter().for_each(|block| whole.extend_from_slice(&block));
                 whole.into()
             }
+            Pieces::Shared(mut blocks) if blocks.len() == 1 => blocks.pop().unwrap_or_default(),
+            Pieces::Shared(blocks) => blocks.concat().into(),
         };
         self.held.of(whole)
     }
@@ -141,8 +175,24 @@ impl ArrivedBytes {
 struct Reader<'a> {
     /// Rest of the piece that is read now.
     first: &'a [u8],
-    blocks: &'a [Vec<u8>],
+    blocks: Blocks<'a>,
     left: usize,
+}
+
+/// Pieces that are not read yet.
+#[derive(Clone, Copy)]
+enum Blocks<'a> {
+    Owned(&'a [Vec<u8>]),
+    Shared(&'a [Bytes]),
+}
+
+impl<'a> Blocks<'a> {
+    fn split_first(self) -> Option<(&'a [u8], Blocks<'a>)> {
+        match self {
+            Blocks::Owned(blocks) => blocks.split_first().map(|(first, rest)| (first.as_slice(), Blocks::Owned(rest))),
+            Blocks::Shared(blocks) => blocks.split_first().map(|(first, rest)| (&**first, Blocks::Shared(rest))),
+        }
+    }
 }
 
 impl Buf for Reader<'_> {
@@ -152,7 +202,7 @@ impl Buf for Reader<'_> {
 
     fn chunk(&self) -> &[u8] {
         match self.first {
-            [] => self.blocks.first().map_or(&[], Vec::as_slice),
+            [] => self.blocks.split_first().map_or(&[], |(first, _)| first),
             first => first,
         }
     }
@@ -198,6 +248,18 @@ mod tests {
             reader.advance(skipped);
             prop_assert_eq!(reader.copy_to_bytes(reader.remaining()), &all[skipped..]);
             drop(reader);
+            let other = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
+            let copy = arrived.copied(&other).unwrap();
+            let mut again = arrived.copied(&other).unwrap();
+            prop_assert_eq!(other.held(), 2 * all.len());
+            let mut reader = copy.reader();
+            reader.advance(skipped);
+            prop_assert_eq!(reader.copy_to_bytes(reader.remaining()), &all[skipped..]);
+            drop(reader);
+            again.add(Bytes::from_static(b"more")).unwrap();
+            prop_assert_eq!(&**again.whole(), &*[&*all, b"more"].concat());
+            prop_assert_eq!(&**copy.whole(), &*all);
+            prop_assert_eq!(other.held(), 0);
             let whole = arrived.whole();
             prop_assert_eq!(&**whole, &*all);
             drop(whole);

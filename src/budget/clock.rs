@@ -83,6 +83,13 @@ impl Deadline {
     }
 }
 
+/// Does some work. Returns its result and its duration.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let done = work();
+    (done, begin.elapsed())
+}
+
 impl StageClock {
     /// Returns a clock for a request whose head was read at `started`.
     pub fn new(started: Instant, budget: LatencyBudget) -> StageClock {

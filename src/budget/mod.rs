@@ -18,7 +18,7 @@ mod memory;
 use std::time::{Duration, Instant};
 
 pub use self::arrived_bytes::ArrivedBytes;
-pub use self::clock::{QueueTimings, StageClock, StageTime, TimeLimits};
+pub use self::clock::{QueueTimings, StageClock, StageTime, TimeLimits, timed};
 pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
 pub use self::memory::{Held, HeldBytes, MemoryBudget};
 use crate::stage::Stage;

@@ -1,4 +1,4 @@
-//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`. A running server makes the change, or, with
+//! Changes of a deployment, for `leeway traffic`, `promote`, `rollback` and `shadow`. A running server makes the change, or, with
 //! `--offline`, the change is written to the journal of a server that is not running.
 
 use anyhow::{Result, bail};
@@ -9,13 +9,14 @@ use super::answer::Answer;
 use super::client::Client;
 use super::servers::{ServerArgs, Title};
 use super::settings::{RepositoryArgs, one_thread};
-use crate::api::admin::{ChangeOutcome, LaggingReplica, PromoteChange, RollbackChange, TrafficChange};
+use crate::api::admin::{ChangeOutcome, LaggingReplica, PromoteChange, RollbackChange, ShadowChange, TrafficChange};
 use crate::config::{Config, this_user};
 use crate::deploy::{ChangeNote, ChangeRequest, Transition, change_offline};
 use crate::identity::ModelName;
 use crate::pipeline::Object;
 use crate::repository;
 use crate::state;
+use crate::traffic::{Shadow, Share};
 
 /// Arguments of every change.
 #[derive(Debug, Args)]
@@ -89,7 +90,10 @@ fn show(answer: Answer<ChangeOutcome>, as_json: bool) -> Result<()> {
         let (model, now) = (&deployment.model, &deployment.traffic);
         let change = if changed { format!("{before} -> {now}") } else { format!("{now} already") };
         let (stable, generation) = (deployment.stable, deployment.generation);
-        writeln!(out, "{model}: {change}, stable version {stable}, generation {generation}")?;
+        let shadow =
+            deployment.shadow.map(|Shadow { version, percent }| format!(", {percent} copied to version {version}"));
+        let shadow = shadow.unwrap_or_default();
+        writeln!(out, "{model}: {change}{shadow}, stable version {stable}, generation {generation}")?;
         if let Some(problem) = unwritten {
             writeln!(out, "NOT WRITTEN YET: {problem}")?;
         }
@@ -112,6 +116,13 @@ fn by_the_server(client: &Client, request: &ChangeRequest, wait: Option<u64>) ->
             client.post(
                 &format!("/models/{model}/promote"),
                 &PromoteChange { version, by, reason, if_generation, wait_ms },
+            )
+        }
+        Transition::Shadow(shadow) => {
+            let (version, percent) = shadow.map_or((None, Share::NONE), |found| (Some(found.version), found.percent));
+            client.post(
+                &format!("/models/{model}/shadow"),
+                &ShadowChange { version, percent, by, reason, if_generation, wait_ms },
             )
         }
         // A server applies the file that it sees.

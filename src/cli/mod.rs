@@ -43,6 +43,7 @@ mod serve;
 mod server_address;
 mod servers;
 mod settings;
+mod shadow;
 mod sign;
 mod status;
 mod table;
@@ -212,6 +213,15 @@ At each step, the version's requests are compared with those of the stable versi
 beyond the budget, confidence, wrong predictions. It advances once every guardrail says that it is not worse, and is \
 rolled back once one says that it is. See docs/rollouts.md.")]
     Rollout(Box<rollout::RolloutArgs>),
+    /// Copy a share of the requests to a version, whose answers are compared and never returned
+    #[command(after_help = "\
+    leeway shadow digits 3 --percent 20 --reason \"is it as good?\"
+    leeway status digits             # how far the answers agree
+    leeway shadow digits --off
+
+The copies are run when there is room, at the lowest priority; callers do not wait for them. Requests that name a version \
+are not copied. Shadow traffic ends with a rollback, and when its version becomes the stable one.")]
+    Shadow(shadow::ShadowArgs),
     /// Load a version and keep it loaded
     Load(load::VersionArgs),
     /// Take a version without traffic out of memory
@@ -308,6 +318,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
         Some(Command::Rollout(args)) => rollout::run(*args),
+        Some(Command::Shadow(args)) => shadow::run(args),
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::settings_file::read_text;
 use crate::error::{Result, SetupError};
 use crate::identity::{Sha256, Version};
-use crate::traffic::{Share, TrafficSplit};
+use crate::traffic::{Shadow, Share, TrafficSplit};
 
 /// The content of a `deployment.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct DeploymentFile {
     pub stable: Version,
     /// Shares of the versions in the requests that name no version.
     pub traffic: TrafficSplit,
+    /// Shadow traffic, if there is any.
+    pub shadow: Option<Shadow>,
     /// Author of the change, for the history.
     pub by: String,
     /// Reason for the change, for the history.
@@ -32,6 +34,7 @@ struct Content {
     stable: Version,
     #[serde(default)]
     traffic: BTreeMap<Version, Share>,
+    shadow: Option<Shadow>,
     #[serde(default)]
     by: String,
     #[serde(default)]
@@ -56,19 +59,23 @@ impl DeploymentFile {
     /// assert_eq!((file.stable.get(), file.traffic.to_string()), (3, "3=90 4=10".to_owned()));
     /// let all = DeploymentFile::parse("stable = 3\n", "deployment.toml").unwrap();
     /// assert_eq!(all.traffic.to_string(), "3=100");
+    /// let shadowed = DeploymentFile::parse("stable = 3\n[shadow]\nversion = 4\npercent = 5\n", "deployment.toml").unwrap();
+    /// assert_eq!(shadowed.shadow.unwrap().to_string(), "4=5");
     /// let error = DeploymentFile::parse("stable = 3\n[traffic]\n3 = 90\n", "deployment.toml").unwrap_err();
     /// assert_eq!(error.to_string(), "deployment.toml: traffic: the shares add up to 90%, but must add up to 100%: 3=90");
     /// ```
     pub fn parse(text: &str, place: &str) -> Result<DeploymentFile, SetupError> {
         let wrong = |problem: &dyn std::fmt::Display| SetupError::Config(format!("{place}: {problem}"));
-        let Content { stable, traffic, by, reason } =
+        let Content { stable, traffic, shadow, by, reason } =
             toml::from_str(text).map_err(|error| wrong(&error.to_string().trim_end()))?;
         let traffic = match traffic.is_empty() {
             true => TrafficSplit::all_to(stable),
             false => TrafficSplit::new(traffic).map_err(|error| wrong(&format_args!("traffic: {error}")))?,
         };
+        let shadow = shadow.map(|Shadow { version, percent }| Shadow::beside(stable, version, percent));
+        let shadow = shadow.transpose().map_err(|error| wrong(&format_args!("shadow: {error}")))?;
         let by = if by.is_empty() { DEPLOYMENT_FILE.to_owned() } else { by };
-        Ok(DeploymentFile { stable, traffic, by, reason, sha256: Sha256::of(text.as_bytes()) })
+        Ok(DeploymentFile { stable, traffic, shadow, by, reason, sha256: Sha256::of(text.as_bytes()) })
     }
 }
 
@@ -88,6 +95,9 @@ mod tests {
             ("stable = 1\n[traffic]\n1 = 50\n2 = 60", "add up to 110%"),
             ("stable = 1\n[traffic]\n1 = \"all\"", "invalid type"),
             ("stable = ", "expected"),
+            ("stable = 1\n[shadow]\nversion = 1\npercent = 5", "shadow: version 1 is the stable version"),
+            ("stable = 1\n[shadow]\nversion = 2\npercent = 0", "shadow: found 0 percent"),
+            ("stable = 1\n[shadow]\nversion = 2", "missing field `percent`"),
         ] {
             let error = DeploymentFile::parse(text, "digits/deployment.toml").unwrap_err().to_string();
             assert!(error.starts_with("digits/deployment.toml: ") && error.contains(expected), "{text}: {error}");

@@ -10,7 +10,7 @@ use crate::api::admin::{Action, Change, Deployment};
 use crate::config::{DEPLOYMENT_FILE, DeploymentFile};
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
-use crate::traffic::TrafficSplit;
+use crate::traffic::{Shadow, TrafficSplit};
 
 /// Maximum number of versions in the rollback path.
 const MAX_PATH: usize = 16;
@@ -25,6 +25,8 @@ pub enum Transition {
     Traffic(TrafficSplit),
     /// Make a version the stable one, with all requests.
     Promote(Version),
+    /// Copy requests to a version, whose answers are only compared; `None` ends this.
+    Shadow(Option<Shadow>),
     /// Deploy what `deployment.toml` says.
     File(Arc<DeploymentFile>),
     /// Give all requests to the stable version; if it has them already, make the one before it stable again.
@@ -61,6 +63,7 @@ impl Deployment {
             generation: 1,
             stable,
             traffic: TrafficSplit::all_to(stable),
+            shadow: None,
             rollback_path: Vec::new(),
             file: None,
             deployed_at: BTreeMap::from([(stable, at)]),
@@ -78,7 +81,14 @@ impl Deployment {
         let first = Deployment::first(model, file.stable, at);
         let deployed_at = file.traffic.shares().map(|(version, _)| (version, at)).collect();
         let change = Change { action: Action::File, by: one_line(&file.by), reason: one_line(&file.reason), at };
-        Deployment { traffic: file.traffic.clone(), file: Some(file.sha256), deployed_at, change, ..first }
+        Deployment {
+            traffic: file.traffic.clone(),
+            shadow: file.shadow,
+            file: Some(file.sha256),
+            deployed_at,
+            change,
+            ..first
+        }
     }
 
     /// Returns the deployment after a change of this one, or `None` if this one is already as requested.
@@ -100,6 +110,7 @@ impl Deployment {
         let mut path = self.rollback_path.clone();
         let (action, stable, traffic) = match wish {
             Transition::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
+            Transition::Shadow(_) => (Action::Shadow, self.stable, self.traffic.clone()),
             Transition::Promote(version) => {
                 leave(&mut path, self.stable, *version);
                 (Action::Promote, *version, TrafficSplit::all_to(*version))
@@ -125,17 +136,45 @@ impl Deployment {
             Transition::File(file) => Some(file.sha256),
             // The file is not in effect, and is not to be applied again.
             Transition::Rollback => self.file,
-            Transition::Traffic(_) | Transition::Promote(_) => None,
+            Transition::Traffic(_) | Transition::Promote(_) | Transition::Shadow(_) => None,
         };
+        let shadow = self.shadow_after(wish, stable)?;
         let is_of_file = matches!(wish, Transition::File(_));
-        if stable == self.stable && traffic == self.traffic && (!is_of_file || file == self.file) {
+        let is_same = stable == self.stable && traffic == self.traffic && shadow == self.shadow;
+        if is_same && (!is_of_file || file == self.file) {
             return Ok(None);
         }
         let since = |version| self.deployed_at.get(&version).copied().unwrap_or(note.at);
         let deployed_at = traffic.shares().map(|(version, _)| (version, since(version))).collect();
         let change = Change { action, by: one_line(&note.by), reason: one_line(&note.reason), at: note.at };
         let (model, generation) = (self.model.clone(), self.generation + 1);
-        Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, file, deployed_at, change }))
+        Ok(Some(Deployment {
+            model,
+            generation,
+            stable,
+            traffic,
+            shadow,
+            rollback_path: path,
+            file,
+            deployed_at,
+            change,
+        }))
+    }
+
+    /// Returns the shadow traffic after a change that leads to this stable version. It ends when its version becomes the
+    /// stable one, and with a rollback.
+    fn shadow_after(&self, wish: &Transition, stable: Version) -> Result<Option<Shadow>, OperatorError> {
+        let shadow = match wish {
+            Transition::Shadow(Some(Shadow { version, percent })) => {
+                let shadow = Shadow::beside(stable, *version, *percent);
+                let refused = |error| OperatorError::ChangeRefused(format!("model {}: {error}", self.model));
+                return shadow.map(Some).map_err(refused);
+            }
+            Transition::Shadow(None) | Transition::Rollback => None,
+            Transition::File(file) => file.shadow,
+            Transition::Traffic(_) | Transition::Promote(_) => self.shadow,
+        };
+        Ok(shadow.filter(|shadow| shadow.version != stable))
     }
 
     /// Returns the deployment that a request leads to, or `None` if this one is already as requested. Returns a
@@ -158,6 +197,11 @@ impl Deployment {
     /// stable one.
     pub fn required_versions(&self) -> impl Iterator<Item = Version> {
         self.serving_versions().chain(self.rollback_path.last().copied())
+    }
+
+    /// Returns the version that gets copies of requests. The deployment can serve without it.
+    pub fn shadowed_version(&self) -> Option<Version> {
+        self.shadow.map(|shadow| shadow.version)
     }
 
     /// Returns the versions that must be loaded before this deployment can serve: every version with traffic, and the
@@ -207,6 +251,10 @@ mod tests {
         Transition::Traffic(TrafficSplit::new(shares.iter().map(share)).unwrap())
     }
 
+    fn shadow(number: u32, percent: f64) -> Transition {
+        Transition::Shadow(Some(Shadow { version: version(number), percent: Share::from_percent(percent).unwrap() }))
+    }
+
     /// Applies changes to a first deployment of version 1, and checks `stable | traffic | rollback path` after each.
     fn check(wishes: &[(Transition, &str)]) {
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
@@ -217,7 +265,8 @@ mod tests {
                 Err(error) => assert!(error.to_string().contains(expected), "{error}"),
             }
             let path: Vec<String> = deployment.rollback_path.iter().map(Version::to_string).collect();
-            let seen = format!("{} | {} | {}", deployment.stable, deployment.traffic, path.join(" "));
+            let shadow = deployment.shadow.map(|shadow| format!(" | shadow {shadow}")).unwrap_or_default();
+            let seen = format!("{} | {} | {}{shadow}", deployment.stable, deployment.traffic, path.join(" "));
             assert!(seen == *expected || !expected.contains('|'), "{wish:?}: {seen}, not {expected}");
         }
     }
@@ -235,6 +284,47 @@ mod tests {
             (Transition::Rollback, "1 | 1=100 | "),
             (Transition::Rollback, "no stable version before 1"),
         ]);
+    }
+
+    #[test]
+    fn shadow_traffic_lasts_until_its_version_is_stable_or_a_rollback() {
+        check(&[
+            (shadow(1, 5.0), "model m: version 1 is the stable version"),
+            (shadow(2, 0.0), "found 0 percent"),
+            (shadow(2, 20.0), "1 | 1=100 |  | shadow 2=20"),
+            (shadow(2, 20.0), "already"),
+            (split(&[(1, 90.0), (2, 10.0)]), "1 | 1=90 2=10 |  | shadow 2=20"),
+            (Transition::Promote(version(3)), "3 | 3=100 | 1 | shadow 2=20"),
+            (Transition::Promote(version(2)), "2 | 2=100 | 1 3"),
+            (shadow(4, 100.0), "2 | 2=100 | 1 3 | shadow 4=100"),
+            (Transition::Shadow(None), "2 | 2=100 | 1 3"),
+            (Transition::Shadow(None), "already"),
+            (shadow(4, 100.0), "2 | 2=100 | 1 3 | shadow 4=100"),
+            (Transition::Rollback, "3 | 3=100 | 1"),
+        ]);
+    }
+
+    #[test]
+    fn shadow_traffic_of_a_file_is_that_of_the_file() {
+        let file = |text: &str| Transition::File(Arc::new(DeploymentFile::parse(text, "deployment.toml").unwrap()));
+        check(&[
+            (file("stable = 1\n[shadow]\nversion = 2\npercent = 12.5\n"), "1 | 1=100 |  | shadow 2=12.5"),
+            (file("stable = 1\n"), "1 | 1=100 | "),
+        ]);
+    }
+
+    #[test]
+    fn deployments_of_journals_without_shadow_traffic_are_read() {
+        let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        let written = serde_json::to_value(&first).unwrap();
+        assert_eq!(written.get("shadow"), None);
+        assert_eq!(serde_json::from_value::<Deployment>(written).unwrap(), first);
+        let shadowed = first.after(&shadow(2, 5.0), &note()).unwrap().unwrap();
+        let written = serde_json::to_value(&shadowed).unwrap();
+        assert_eq!(written["shadow"], serde_json::json!({ "version": 2, "percent": 5 }));
+        assert_eq!(serde_json::from_value::<Deployment>(written).unwrap(), shadowed);
+        assert_eq!(shadowed.shadowed_version(), Some(version(2)));
+        assert!(shadowed.serving_versions().all(|serving| serving == version(1)));
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub async fn change_offline(
     let Some(next) = present.requested(request)? else {
         return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None, lagging: Vec::new() });
     };
-    for version in next.serving_versions() {
+    let shadowed = next.shadowed_version().filter(|_| matches!(request.wish, Transition::Shadow(_)));
+    for version in next.serving_versions().chain(shadowed) {
         let trust = Trust { keys, model, version };
         let verified = store.materialise(model, version).and_then(|place| VerifiedVersion::read_trusted(place, trust));
         verified.map_err(|refusal| {

@@ -14,8 +14,8 @@ use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, of_versions, read_change};
 use super::{HttpState, console, console_data, docs, models, openapi, operations, rollouts, try_out, v2};
 use crate::api::admin::{
-    DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, TrafficChange,
-    VersionDrift, VersionDriftCounts,
+    DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, ShadowChange,
+    TrafficChange, VersionDrift, VersionDriftCounts,
 };
 use crate::api::routes::AdminEndpoint;
 use crate::deploy::{ChangeNote, ChangeRequest, Transition};
@@ -24,7 +24,7 @@ use crate::identity::{ModelName, Version};
 use crate::monitor::MAX_WINDOW;
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
-use crate::traffic::TrafficSplit;
+use crate::traffic::{Shadow, Share, TrafficSplit};
 
 type Answer = Result<Response, Failure>;
 
@@ -62,6 +62,7 @@ pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> Method
         AdminEndpoint::PromoteRollout => post(rollouts::promote),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
+        AdminEndpoint::Shadow => post(shadow),
         AdminEndpoint::Rollback => post(rollback),
         AdminEndpoint::Version => get(show_version),
         AdminEndpoint::VersionSchema => get(models::show_version_schema),
@@ -187,6 +188,21 @@ pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath
     let model = model_in_path(path)?;
     let PromoteChange { version, by, reason, if_generation, wait_ms } = read_change(request).await?;
     let (wish, note) = (Transition::Promote(version), note(by, reason));
+    change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await
+}
+
+/// `POST /admin/v1/models/{model}/shadow`
+pub(super) async fn shadow(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
+    let model = model_in_path(path)?;
+    let ShadowChange { version, percent, by, reason, if_generation, wait_ms } = read_change(request).await?;
+    let shadow = match (percent, version) {
+        (Share::NONE, _) => None,
+        (percent, Some(version)) => Some(Shadow { version, percent }),
+        (_, None) => {
+            return Err(Error::InvalidInput("version: expected the version that gets the copies".into()).into());
+        }
+    };
+    let (wish, note) = (Transition::Shadow(shadow), note(by, reason));
     change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await
 }
 

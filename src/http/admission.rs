@@ -139,6 +139,7 @@ fn admit(
         origin: origin(&head.headers)?,
         notes: context.notes.as_ref(),
         to_log: context.to_log(state.prediction_log.as_ref(), context.unique),
+        shadows: Some(&state.shadows),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {

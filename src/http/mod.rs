@@ -111,6 +111,7 @@ use crate::monitor::Monitor;
 use crate::prediction_log::PredictionLog;
 use crate::registry::Catalog;
 use crate::rollout::Rollouts;
+use crate::serve::ShadowQueue;
 use crate::telemetry::Tracer;
 
 /// State that the handlers share.
@@ -169,6 +170,8 @@ pub struct HttpState {
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
     documents: Documents,
+    /// Copies of requests for versions with shadow traffic.
+    pub shadows: Arc<ShadowQueue>,
     /// The same of decompressing messages.
     pub decompression_cost: StageCost,
 }
@@ -217,6 +220,7 @@ impl HttpState {
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
             documents: Documents::default(),
+            shadows: Arc::new(ShadowQueue::start()),
             decompression_cost: StageCost::default(),
         }
     }

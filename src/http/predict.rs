@@ -56,6 +56,11 @@ impl EncodedRequest for PredictBody {
         self.arrived.len()
     }
 
+    fn copied(&mut self, memory: &MemoryBudget) -> Option<PredictBody> {
+        let PredictBody { rows, media_type, protocol, .. } = *self;
+        Some(PredictBody { arrived: self.arrived.copied(memory).ok()?, rows, media_type, protocol })
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, AnswerForm)> {
         let bytes = self.arrived.whole();
         let memory = bytes.budget();

@@ -5,7 +5,7 @@
 //! limit (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`, `runner.rs`). So batches
 //! grow by themselves under load, and a lone request does not wait for others. Where runs are very short, the thread
 //! of a request runs the batch instead of a worker (`inline.rs`, `inline_mode.rs`, `others_first.rs`,
-//! `queue/inline_runs.rs`). A run that no request waits for any more is ended. `request.rs` holds the state of a
+//! `queue/inline_runs.rs`). Copies of requests run while nothing waits (`queue/idle_runs.rs`). A run that no request waits for any more is ended. `request.rs` holds the state of a
 //! request, which all of these files share, and `waiting_line.rs` the waiting requests. `load_estimate.rs` shows
 //! without a lock that a request has ample time, and `warm_up.rs` makes the first runs of a session. `session.rs` is
 //! the interface of a runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and
@@ -75,7 +75,7 @@ pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;
 pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, for_an_example, made_up, zeros};
 use self::others_first::OthersFirst;
-use self::queue::{Entered, Inline, Queue};
+use self::queue::{Entered, IdleStep, Inline, Queue};
 use self::request::{Reply, Request};
 pub use self::row_shape::RowShape;
 use self::runner::Runner;
@@ -86,7 +86,7 @@ pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
 pub use self::sizing::{MAX_CHOSEN_ROWS, MeasuredThreads, Sizing, threads_to_measure};
 pub use self::warm_up::{Stopwatch, measure, shortest_runs, sizes, slow_run};
 use self::worker::work;
-use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
+use crate::budget::{Deadline, LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
@@ -129,6 +129,20 @@ pub struct ModelSettings<'a> {
     pub budget: &'a LatencyBudget,
     /// Sharing of runs by requests.
     pub sharing: Arc<Sharing>,
+}
+
+/// Result of a run that gives way to requests.
+#[derive(Debug)]
+pub enum WhileIdle {
+    /// All rows were run.
+    Ran {
+        /// The outputs of the model.
+        outputs: Tensors,
+        /// Duration of the runs.
+        took: Duration,
+    },
+    /// There was no room, or a request needed the session.
+    GaveWay,
 }
 
 impl OnnxModel {
@@ -247,6 +261,37 @@ impl OnnxModel {
             }
         };
         Ok(Ticket { reply, request, queue: Arc::clone(&self.queue), gathering })
+    }
+
+    /// Returns true if requests wait for a run.
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Runs inputs that nobody waits for, on this thread, as long as no request waits and a session is free. A request
+    /// that needs the session ends the run. The runs are neither counted nor learned from.
+    pub fn run_while_idle(&self, inputs: Tensors, deadline: Deadline) -> Result<WhileIdle> {
+        self.check(&inputs)?;
+        let (mut idle, mut took) = (self.queue.idle_request(inputs, deadline), Duration::ZERO);
+        loop {
+            match self.queue.begin_idle(&mut idle)? {
+                IdleStep::Run { session, batch } => {
+                    let finished = self.runners[session].lock().run(&batch);
+                    self.queue.end_idle(session);
+                    took += finished.took;
+                    if batch.is_terminated() {
+                        return Ok(WhileIdle::GaveWay);
+                    }
+                }
+                IdleStep::GiveWay => return Ok(WhileIdle::GaveWay),
+                IdleStep::Done => return idle.outputs().map(|outputs| WhileIdle::Ran { outputs, took }),
+            }
+        }
+    }
+
+    /// Ends a run of [`OnnxModel::run_while_idle`] that takes too long.
+    pub fn interrupt_idle(&self) {
+        self.queue.interrupt_idle();
     }
 
     /// Stops accepting requests. Waiting requests are still answered, then the workers end.

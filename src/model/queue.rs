@@ -6,6 +6,7 @@
 //! `queue/state.rs`.
 
 mod forecast;
+mod idle_runs;
 mod inline_runs;
 mod state;
 
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+pub(super) use self::idle_runs::IdleStep;
 use self::state::{Door, Running, SessionSlot, SessionStatus, State};
 use super::admission::{Priority, full_batch, turn};
 use super::batch::{BatchPolicy, Lengths, Next, plan};
@@ -150,6 +152,7 @@ impl Queue {
             learned: [Instant::now(); CLASSES],
             parked: 0,
             door: Door::Open,
+            idle_run: None,
         };
         let queue = Queue {
             sharing,
@@ -176,6 +179,7 @@ impl Queue {
             return Ok(());
         }
         let mut state = self.state.lock();
+        self.claim_idle(&mut state, now);
         self.check_door(&state)?;
         let fewest = self.sharing.policy().fewest_rows();
         let run_size = self.full_run(&state, fewest, state.full_batch.max(fewest));
@@ -194,6 +198,7 @@ impl Queue {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
         let mut state = self.state.lock();
+        self.claim_idle(&mut state, now);
         self.check_door(&state)?;
         let size = inputs.rows() * row_size;
         let run_size = self.full_run(&state, size, policy.limit(&inputs, state.full_batch) * row_size);

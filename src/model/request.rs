@@ -58,6 +58,8 @@ pub(super) struct Batch {
     is_moved: AtomicBool,
     /// True if these requests were in a run before, which was moved.
     pub(super) is_rest: bool,
+    /// True if nobody waits for the run, so that it is not counted.
+    pub(super) is_idle: bool,
 }
 
 /// Rows of one request that are part of a batch.
@@ -165,7 +167,14 @@ impl Request {
 
 impl Batch {
     pub(super) fn new(parts: Vec<Part>) -> Batch {
-        Batch { parts, is_terminated: AtomicBool::new(false), is_moved: AtomicBool::new(false), is_rest: false }
+        let [is_terminated, is_moved] = [(); 2].map(|()| AtomicBool::new(false));
+        Batch { parts, is_terminated, is_moved, is_rest: false, is_idle: false }
+    }
+
+    /// Returns the batch as one that nobody waits for.
+    pub(super) fn for_nobody(mut self) -> Batch {
+        self.is_idle = true;
+        self
     }
 
     /// Records in each request of the batch that a worker takes it now.

@@ -55,7 +55,7 @@ impl Runner {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let end = self.run_batch(batch, &batch.parts);
             let took = begin.elapsed();
-            if end == RunEnd::Completed && self.sharing.is_open() {
+            if end == RunEnd::Completed && self.sharing.is_open() && !batch.is_idle {
                 self.learn_from(batch);
             }
             FinishedRun { took, end }
@@ -140,7 +140,9 @@ impl Runner {
             }
             Err(_) if batch.is_moved() => RunEnd::Moved,
             Err(error) if batch.is_terminated() => {
-                self.recorder.run_terminated();
+                if !batch.is_idle {
+                    self.recorder.run_terminated();
+                }
                 self.fail(parts, &error);
                 RunEnd::Terminated
             }
@@ -241,7 +243,7 @@ impl Runner {
             return Err(Error::internal("nobody waits for this run any more"));
         }
         // A batch that was moved was counted before.
-        if !batch.is_rest {
+        if !batch.is_rest && !batch.is_idle {
             self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
         }
         match session.run(inputs) {

@@ -10,6 +10,7 @@ use super::metric_family::Family;
 use super::outcome_metrics::{self, OutcomeReading};
 use super::quantiles::{self, LatencyStats};
 use super::server_recorder::{self, ServerRecorder};
+use super::shadow_counters;
 use super::step_counters;
 use super::text::{NO_LABELS, Series, SourceLabels, process};
 use super::triton_metrics::{self, TritonReading};
@@ -57,6 +58,8 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
     sections.add(quantiles::FAMILIES, versions.clone().map(|version| (&version.labels, &version.latency)));
     sections.add(version_recorder::FAMILIES, versions.clone().map(|version| (&version.labels, &*version.recorder)));
     sections.add(step_counters::FAMILIES, versions.clone().map(|version| (&version.labels, &version.recorder.steps)));
+    sections
+        .add(shadow_counters::FAMILIES, versions.clone().map(|version| (&version.labels, version.recorder.shadow())));
     for families in drift_metrics::FAMILIES {
         sections.add(families, versions.clone().map(|version| (&version.labels, &version.drift)));
     }

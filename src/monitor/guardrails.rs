@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::labels::Outcome;
+use super::shadow_counters::ShadowCounts;
 use super::version_metrics::HANDLES;
 use super::version_recorder::VersionRecorder;
 use crate::feature::Observation;
@@ -52,7 +53,7 @@ pub struct Dispersion {
 
 /// The last window of each guardrail, and the differences so far.
 #[derive(Debug, Default)]
-pub(super) struct DispersionWatch {
+pub struct DispersionWatch {
     counted: BTreeMap<String, EventCounts>,
     last: BTreeMap<String, EventCounts>,
     dispersions: BTreeMap<String, Dispersion>,
@@ -103,6 +104,26 @@ impl EventCounts {
     }
 }
 
+// ===== impl ShadowCounts =====
+
+impl ShadowCounts {
+    /// Returns the counts of the version that gets the copies, by guardrail.
+    pub fn of_shadow(&self) -> [(String, EventCounts); 2] {
+        let disagreement = EventCounts { trials: self.compared, events: self.disagreed };
+        [("disagreement".to_owned(), disagreement), self.failures(self.only_shadow_failed)]
+    }
+
+    /// Returns the counts of the stable version in the same requests.
+    pub fn of_stable(&self) -> [(String, EventCounts); 1] {
+        [self.failures(self.only_stable_failed)]
+    }
+
+    fn failures(&self, events: u64) -> (String, EventCounts) {
+        let trials = self.requests + self.only_stable_failed + self.only_shadow_failed;
+        ("shadow_errors".to_owned(), EventCounts { trials, events })
+    }
+}
+
 // ===== impl Dispersion =====
 
 impl Dispersion {
@@ -126,8 +147,13 @@ impl Dispersion {
 }
 
 impl DispersionWatch {
+    /// The differences so far, by guardrail.
+    pub fn dispersions(&self) -> &BTreeMap<String, Dispersion> {
+        &self.dispersions
+    }
+
     /// Adds the window since the last call, of these counts in total.
-    fn look(&mut self, counts: BTreeMap<String, EventCounts>) {
+    pub fn look(&mut self, counts: BTreeMap<String, EventCounts>) {
         for (name, total) in counts {
             let counted = self.counted.insert(name.clone(), total).unwrap_or_default();
             let window = total.since(counted);
@@ -183,6 +209,7 @@ impl VersionRecorder {
             ("non_finite".to_owned(), counts(ok + non_finite, non_finite)),
             ("low_confidence".to_owned(), counts(cells.sum(handles.confidences), cells.sum(handles.low_confidences))),
         ]);
+        guardrails.extend(self.shadow_counts().of_shadow());
         self.outcomes(|outcomes| {
             guardrails.insert("wrong".to_owned(), outcomes.bad.wrong());
             guardrails.extend(outcomes.bad.of_business().map(|(name, counts)| (format!("business_{name}"), counts)));

@@ -19,7 +19,7 @@
 //!   `labelled_baseline.rs` has the quality that is to be expected, and `accuracy_estimate.rs` estimates it without labels,
 //!   by a `calibration_map.rs`.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
-//! - `step_counters.rs` counts the steps of chains.
+//! - `step_counters.rs` counts the steps of chains, and `shadow_counters.rs` the copied requests of shadow traffic.
 //! - `overload.rs` logs when a model begins to refuse requests for want of time, and when that is over.
 //! - `runs.rs` records the current run of each worker of a version.
 //!
@@ -71,6 +71,7 @@ mod repeated_rows;
 mod requests;
 mod runs;
 mod server_recorder;
+mod shadow_counters;
 mod shards;
 mod step_counters;
 mod text;
@@ -107,7 +108,7 @@ pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
-pub use self::guardrails::{Dispersion, EventCounts, GuardrailCounts, Routing};
+pub use self::guardrails::{Dispersion, DispersionWatch, EventCounts, GuardrailCounts, Routing};
 pub use self::hourly_counters::HourlyCounters;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};
@@ -129,6 +130,7 @@ pub use self::recent_requests::RecentRequests;
 pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
 pub use self::server_recorder::{ServerRecorder, TlsRecorder};
+pub use self::shadow_counters::{ShadowCounters, ShadowCounts, ShadowOutcome};
 pub use self::text::TEXT_FORMAT;
 pub use self::tracing_metrics::{SpanDrop, TracingRecorder};
 pub use self::usual_by_hour::ProfileInUse;

@@ -22,6 +22,7 @@ use super::profile::LearnedProfile;
 use super::quantiles::Latencies;
 use super::recent_requests::RequestHistory;
 use super::runs::Runs;
+use super::shadow_counters::{ShadowCounters, ShadowCounts};
 use super::step_counters::StepCounters;
 use super::version_metrics::{Batching, HANDLES, VersionMetrics};
 use crate::budget::LatencyBudget;
@@ -48,6 +49,7 @@ pub struct VersionRecorder {
     /// Number of requests that have failed one after the other.
     pub(super) failing: AtomicU32,
     pub(super) dispersion: Mutex<DispersionWatch>,
+    shadow: ShadowCounters,
     spec: MonitoringSpec,
     /// The learned profile in use.
     learned: Mutex<Option<Arc<LearnedProfile>>>,
@@ -153,6 +155,7 @@ impl VersionRecorder {
             steps: StepCounters::new(&spec.steps),
             failing: AtomicU32::new(0),
             dispersion: Mutex::default(),
+            shadow: ShadowCounters::default(),
             spec,
             learned: Mutex::default(),
             requests: RequestHistory::new(born),
@@ -200,6 +203,16 @@ impl VersionRecorder {
     /// Counts a run of a step of a chain, with the durations of its stages.
     pub fn step(&self, index: usize, timings: &Timings, is_answered: bool) {
         self.steps.count(index, timings, is_answered);
+    }
+
+    /// Returns the counters of the copied requests of this version.
+    pub fn shadow(&self) -> &ShadowCounters {
+        &self.shadow
+    }
+
+    /// Returns the counts of the copied requests of this version since it was loaded.
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.shadow.counts()
     }
 
     /// Returns the names of the classes that [`VersionRecorder::predicted`] uses; empty if they are not known.

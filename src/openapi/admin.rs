@@ -8,7 +8,7 @@ use super::predictions::{prediction, with_answer};
 use super::wire_types::WireTypes;
 use crate::api::admin::{
     ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, ModelStatus, Overview,
-    PromoteChange, RollbackChange, TrafficChange, VersionStatus,
+    PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionStatus,
 };
 use crate::api::console::{Alerts, ModelDriftHistory, ModelLive, ModelPredictions};
 use crate::api::health::{Index, Live, Ready};
@@ -155,6 +155,9 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
         AdminEndpoint::Promote => change("promote")
             .body(types.request::<PromoteChange>(), Some(json!({ "version": 1, "reason": "an example" })))
+            .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
+        AdminEndpoint::Shadow => change("setShadow")
+            .body(types.request::<ShadowChange>(), Some(json!({ "version": 3, "percent": 20, "reason": "an example" })))
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
         AdminEndpoint::Rollback => change("rollBack")
             .body(types.request::<RollbackChange>(), Some(json!({ "reason": "an example" })))

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,7 +21,7 @@ use crate::monitor::VersionRecorder;
 use crate::pipeline::{Pipeline, PredictionKind};
 use crate::repository::Fingerprint;
 use crate::repository::Manifest;
-use crate::traffic::TrafficSplit;
+use crate::traffic::{Share, TrafficSplit};
 
 /// The snapshot that new requests see.
 #[derive(Debug, Default)]
@@ -48,6 +49,18 @@ pub struct ServedModel {
     pub stable: Version,
     /// Traffic split of requests that do not name a version.
     pub split: TrafficSplit,
+    /// The version that gets copies of requests, if there is one.
+    pub shadow: Option<Arc<ServedShadow>>,
+}
+
+/// A loaded version that gets copies of a share of the requests that the stable version answers.
+#[derive(Debug)]
+pub struct ServedShadow {
+    /// The version that gets the copies.
+    pub version: Arc<ServedVersion>,
+    share: Share,
+    /// Number of requests that could have been copied.
+    seen: AtomicU64,
 }
 
 /// A version that is served.
@@ -140,6 +153,21 @@ impl Catalog {
         self.snapshot.load().resolve(target, key).cloned()
     }
 
+    /// Returns the version that answers this request, and the version that gets a copy of the request, if it is to be
+    /// copied.
+    pub fn resolve_with_shadow(
+        &self,
+        target: Target<'_>,
+        key: &[u8],
+    ) -> Result<(Arc<ServedVersion>, Option<Arc<ServedShadow>>)> {
+        let snapshot = self.snapshot.load();
+        let (model, version) = snapshot.resolve_in_model(target, key)?;
+        let shadow = model.shadow.as_ref().filter(|shadow| {
+            !matches!(target, Target::Version(..)) && version.version == model.stable && shadow.samples()
+        });
+        Ok((Arc::clone(version), shadow.cloned()))
+    }
+
     /// Publishes a snapshot, which new requests see from now on.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
@@ -185,6 +213,11 @@ impl Snapshot {
     /// Returns the version that answers this request: the named one, or else the one that the traffic split picks for
     /// the key.
     pub fn resolve(&self, target: Target<'_>, key: &[u8]) -> Result<&Arc<ServedVersion>> {
+        self.resolve_in_model(target, key).map(|(_, version)| version)
+    }
+
+    /// Returns the version that answers this request, and its model.
+    fn resolve_in_model(&self, target: Target<'_>, key: &[u8]) -> Result<(&ServedModel, &Arc<ServedVersion>)> {
         let (name, model) = match target {
             Target::Default => match &self.default_model {
                 Some(name) => self.model(name.as_str())?,
@@ -202,7 +235,7 @@ impl Snapshot {
                 (model.versions.get(&version), version.to_string())
             }
         };
-        found.ok_or_else(|| Error::UnknownVersion {
+        found.map(|found| (model, found)).ok_or_else(|| Error::UnknownVersion {
             model: name.clone(),
             version: asked,
             known: model.versions.keys().map(Version::to_string).collect(),
@@ -236,6 +269,28 @@ impl ServedModel {
     pub fn stable_or_newest(&self) -> Option<&Arc<ServedVersion>> {
         self.versions.get(&self.stable).or_else(|| self.versions.values().next_back())
     }
+}
+
+impl ServedShadow {
+    /// Creates the record of a version that gets copies of this share of the requests.
+    pub fn new(version: Arc<ServedVersion>, share: Share) -> ServedShadow {
+        ServedShadow { version, share, seen: AtomicU64::new(0) }
+    }
+
+    /// Returns true if the next request is to be copied. Does not depend on the request.
+    fn samples(&self) -> bool {
+        self.share == Share::ALL || scattered(self.seen.fetch_add(1, Relaxed)) < self.share.ratio()
+    }
+}
+
+/// Returns a pseudorandom number from 0 to 1 for a number, by SplitMix64 (Steele, Lea, Flood: Fast Splittable
+/// Pseudorandom Number Generators, OOPSLA 2014). Numbers in a row have unrelated results, so that no pattern in the order of
+/// requests meets a pattern in the choice.
+fn scattered(number: u64) -> f64 {
+    let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 impl ServedVersion {
@@ -277,4 +332,21 @@ impl ServedVersion {
 
 fn names(models: &BTreeMap<ModelName, ServedModel>) -> Vec<String> {
     models.keys().map(ModelName::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first results of SplitMix64 from the seed 0, by the reference implementation of Vigna (splitmix64.c).
+    #[test]
+    fn the_share_of_the_sampled_requests_is_the_configured_one() {
+        let first = 0xe220_a839_7b1d_cdaf_u64;
+        assert_eq!(scattered(0), (first >> 11) as f64 / (1u64 << 53) as f64);
+        for share in [0.01, 0.2, 0.999] {
+            let sampled = (0..100_000).filter(|number| scattered(*number) < share).count() as f64;
+            let deviation = (100_000.0 * share * (1.0 - share)).sqrt();
+            assert!((sampled - 100_000.0 * share).abs() < 4.0 * deviation, "{sampled} of 100,000 for {share}");
+        }
+    }
 }

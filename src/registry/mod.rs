@@ -34,7 +34,9 @@ mod sized_version;
 mod trial;
 
 pub use self::budget_check::{budget_problem, sufficient_total_ms};
-pub use self::catalog::{Catalog, ServedChain, ServedModel, ServedPipeline, ServedVersion, Snapshot, Target, Work};
+pub use self::catalog::{
+    Catalog, ServedChain, ServedModel, ServedPipeline, ServedShadow, ServedVersion, Snapshot, Target, Work,
+};
 pub use self::chain_interface::{ChainInterface, Interface};
 pub use self::chain_problem::{ChainProblem, chain_problems};
 pub use self::findings::{

@@ -16,13 +16,14 @@ use super::plan::{Circumstances, Decision, decide};
 use super::record::{Pending, ProcessCounts, RolloutRecord};
 use super::store::RolloutStore;
 use super::words;
+use crate::api::admin::Deployment;
 use crate::api::rollout::{RolloutAction, RolloutState};
 use crate::deploy::{ChangeRequest, Deployer, Transition};
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{DriftStatus, GuardrailCounts, Monitor, VersionRecorder};
 use crate::registry::{Catalog, Target};
-use crate::traffic::{Share, TrafficSplit};
+use crate::traffic::{Shadow, Share, TrafficSplit};
 
 /// Interval of looks at the counts; shorter if steps are.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,7 +107,8 @@ impl Rollouts {
         for record in &active {
             self.store.report(record, &self.process, &self.own_counts(record)).await?;
         }
-        if self.store.leads().await? {
+        // Without anything to decide, no server has to lead.
+        if (!active.is_empty() || self.has_automatic()) && self.store.leads().await? {
             for record in &active {
                 // A rollout that cannot go on does not hold up others.
                 if let Err(error) = self.judge((*record).clone()).await {
@@ -117,6 +119,11 @@ impl Rollouts {
         }
         let step = active.iter().map(|record| Duration::from_millis(record.plan.step_ms / 4)).min();
         Ok(step.unwrap_or(LOOK_INTERVAL).clamp(MIN_LOOK_INTERVAL, LOOK_INTERVAL))
+    }
+
+    /// Returns true if a model rolls out versions that arrive.
+    fn has_automatic(&self) -> bool {
+        self.catalog.snapshot().versions().any(|version| version.config.rollout.automatic)
     }
 
     /// Adds the new counts of a rollout to its evidence, and carries out the next decision.
@@ -161,9 +168,13 @@ impl Rollouts {
 
     async fn decided(&self, record: RolloutRecord, action: RolloutAction, reason: String) -> Result<(), OperatorError> {
         let (step, by) = (record.step + usize::from(action == RolloutAction::Advance), "leeway".to_owned());
-        let record = RolloutRecord { pending: Some(Pending { action, step, by, reason }), ..record };
+        let explanation = format!("decided, and to be carried out: {} ({reason})", action.name());
+        let record = RolloutRecord { pending: Some(Pending { action, step, by, reason }), explanation, ..record };
         match self.write(record).await? {
-            Some(record) => self.carry_out(record).await.map(drop),
+            Some(record) => {
+                fail::fail_point!("rollout::decided");
+                self.carry_out(record).await.map(drop)
+            }
             None => Ok(()),
         }
     }
@@ -172,6 +183,7 @@ impl Rollouts {
     pub(super) async fn carry_out(&self, mut record: RolloutRecord) -> Result<RolloutRecord, OperatorError> {
         let Some(pending) = record.pending.clone() else { return Ok(record) };
         let made = self.make(&record, &pending).await?;
+        fail::fail_point!("rollout::made");
         let now = Timestamp::now();
         record.pending = None;
         match made {
@@ -219,42 +231,59 @@ impl Rollouts {
 
     /// Makes the change of a decision. An error is one that a later attempt may not have.
     async fn make(&self, record: &RolloutRecord, pending: &Pending) -> Result<Made, OperatorError> {
-        let current = self.deployer.deployment(&record.model)?;
-        if current.generation > record.generation {
-            // The change may have been made before this server was started, or by another server.
-            let is_own = current.generation == record.generation + 1 && current.change.by == record.author();
-            return Ok(if is_own {
-                Made::Changed(current.generation)
-            } else {
-                Made::Superseded(words::superseded(&current))
-            });
+        let mut current = self.deployer.deployment(&record.model)?;
+        if let Some(shadow) = wanted_shadow(record, pending).filter(|shadow| current.shadow != Some(*shadow)) {
+            match self.change(record, pending, &current, Transition::Shadow(Some(shadow))).await? {
+                Made::Changed(_) => current = self.deployer.deployment(&record.model)?,
+                other => return Ok(other),
+            }
         }
         let wish = match pending.action {
             RolloutAction::Promote => Transition::Promote(record.version),
-            RolloutAction::RollBack | RolloutAction::Abort
-                if current.traffic == TrafficSplit::all_to(record.stable) =>
-            {
-                return Ok(Made::Changed(current.generation));
+            RolloutAction::RollBack | RolloutAction::Abort => {
+                // A rollback from there would lead to the stable version before.
+                if current.traffic == TrafficSplit::all_to(record.stable) && current.stable == record.stable {
+                    return Ok(Made::Changed(current.generation));
+                }
+                Transition::Rollback
             }
-            RolloutAction::RollBack | RolloutAction::Abort => Transition::Rollback,
             _ => {
                 let share = record.plan.steps.get(pending.step).copied().unwrap_or(Share::ALL);
                 Transition::Traffic(split(record.stable, record.version, share)?)
             }
         };
+        self.change(record, pending, &current, wish).await
+    }
+
+    /// Changes the deployment, if nobody else has changed it since the decision. This rollout may have: before this server was
+    /// started, or on another server.
+    async fn change(
+        &self,
+        record: &RolloutRecord,
+        pending: &Pending,
+        current: &Deployment,
+        wish: Transition,
+    ) -> Result<Made, OperatorError> {
+        if current.generation < record.generation {
+            return Err(OperatorError::ChangeRefused(
+                "a change of another server has not reached this one yet".to_owned(),
+            ));
+        }
+        if current.generation > record.generation && current.change.by != record.author() {
+            return Ok(Made::Superseded(words::superseded(current)));
+        }
         let note = record.change_note(&pending.reason, Timestamp::now());
-        let if_generation = Some(record.generation);
+        let if_generation = Some(current.generation);
         let request = ChangeRequest { model: record.model.clone(), wish, note, if_generation };
         match self.deployer.change(request).await {
             Ok(outcome) => Ok(Made::Changed(outcome.deployment.generation)),
             Err(OperatorError::Conflict { .. }) => {
                 let current = self.deployer.deployment(&record.model)?;
-                let is_own = current.change.by == record.author();
-                Ok(if is_own {
-                    Made::Changed(current.generation)
-                } else {
-                    Made::Superseded(words::superseded(&current))
-                })
+                match current.change.by == record.author() {
+                    // The next look finds out how far another server has come.
+                    true => Err(OperatorError::ChangeRefused("another server carries the rollout out, too".to_owned())),
+                    false => Ok(Made::Superseded(words::superseded(&current))),
+                }
             }
             Err(error @ OperatorError::Journal(_)) => Err(error),
             Err(error) => Ok(Made::Refused(error.to_string())),
@@ -276,7 +305,11 @@ impl Rollouts {
     /// Returns the counts of this process for a rollout.
     pub(super) fn own_counts(&self, record: &RolloutRecord) -> ProcessCounts {
         let of = |version| self.recorder(&record.model, version).map(|recorder| recorder.guardrail_counts());
-        let (stable, candidate) = (of(record.stable), of(record.version));
+        let (mut stable, candidate) = (of(record.stable), of(record.version));
+        if let (Some(stable), Some(shadow)) = (&mut stable, self.recorder(&record.model, record.version)) {
+            // The recorder of the version counts both answers to a copied request.
+            stable.guardrails.extend(shadow.shadow_counts().of_stable());
+        }
         let mut counted = self.counted.lock();
         let last = counted.get(&record.model).filter(|(number, _)| *number == record.number);
         let (of_stable, of_candidate) = last.map_or_else(
@@ -312,6 +345,12 @@ impl Rollouts {
             *last = Some(problem);
         }
     }
+}
+
+/// Returns the shadow traffic that a rollout starts with.
+fn wanted_shadow(record: &RolloutRecord, pending: &Pending) -> Option<Shadow> {
+    let percent = record.plan.shadow.filter(|_| pending.action == RolloutAction::Start)?;
+    Some(Shadow { version: record.version, percent })
 }
 
 /// Returns the split in which the version has this share, and the stable version the rest.

@@ -162,6 +162,16 @@ impl Rollouts {
                 active.version
             )));
         }
+        if let Some(expected) = request.if_generation.filter(|expected| *expected != deployment.generation) {
+            return Err(OperatorError::Conflict {
+                message: format!(
+                    "model {model} is at generation {}, but this rollout was decided on generation {expected}; check what has \
+                     changed and decide again",
+                    deployment.generation
+                ),
+                present: serde_json::to_value(deployment).map_err(OperatorError::internal)?,
+            });
+        }
         let version = self.version_of(deployment, request.version)?;
         let settings = self.settings(deployment);
         let plan = plan_of(&settings, &request)?;
@@ -182,7 +192,7 @@ impl Rollouts {
             step_since: now,
             started_at: now,
             ended_at: None,
-            generation: request.if_generation.unwrap_or(deployment.generation),
+            generation: deployment.generation,
             pending: Some(Pending { action: RolloutAction::Start, step: 0, by, reason }),
             guardrails: settings.guardrails().into_iter().map(judged).collect(),
             failures: Failures::default(),

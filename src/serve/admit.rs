@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::request_notes::RequestNotes;
+use super::shadow_queue::{ShadowOfRequest, ShadowQueue};
 use super::steps::{StepVersions, in_step, later_runs};
 use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Head<'a> {
     pub notes: Option<&'a Arc<RequestNotes>>,
     /// The request as the prediction log knows it, if the log is on.
     pub to_log: Option<RequestToLog<'a>>,
+    /// Queue for a copy of the request; `None` if requests are not copied.
+    pub shadows: Option<&'a Arc<ShadowQueue>>,
 }
 
 /// Origin of a request.
@@ -78,12 +81,14 @@ pub struct Admitted {
     pub(super) notes: Option<Arc<RequestNotes>>,
     /// The request, if it will be logged.
     pub(super) sampled: Option<Arc<SampledRequest>>,
+    /// The version that gets a copy of the request, if the request is copied.
+    pub(super) shadow: Option<Box<ShadowOfRequest>>,
 }
 
 /// Finds the version for a request and divides its time. Refuses a request that cannot be answered in time, without
 /// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
-    let version = catalog.resolve(head.target, head.routing_key)?;
+    let (version, shadow) = catalog.resolve_with_shadow(head.target, head.routing_key)?;
     if let Some(notes) = head.notes {
         notes.found(&version);
     }
@@ -93,7 +98,7 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     };
     let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
-    let Head { priority, read_at, origin, notes, to_log, .. } = head;
+    let Head { priority, read_at, origin, notes, to_log, shadows, .. } = head;
     let sampled = match origin {
         RequestOrigin::Real => to_log.and_then(|request| request.sampled(&version)),
         RequestOrigin::Synthetic => None,
@@ -103,7 +108,15 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
         (Target::Version(..), _) | (_, RequestOrigin::Synthetic) => Routing::ByName,
         (Target::Default | Target::Model(_), RequestOrigin::Real) => Routing::BySplit,
     };
-    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, routing, notes, sampled };
+    let shadow = match (shadow, shadows) {
+        // Made-up requests and those of chains are not copied.
+        (Some(shadow), Some(queue)) if origin == RequestOrigin::Real && steps.is_none() => {
+            Some(Box::new(ShadowOfRequest { shadow, queue: Arc::clone(queue) }))
+        }
+        _ => None,
+    };
+    let admitted =
+        Admitted { version, steps, priority, read_at, budget, media_type, origin, routing, notes, sampled, shadow };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),

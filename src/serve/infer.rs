@@ -12,6 +12,7 @@ use super::admit::Admitted;
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
+use super::shadow_queue::{CopiedRequest, StableAnswer};
 use super::steps::StepTimings;
 use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
@@ -45,7 +46,7 @@ pub struct Answer<T> {
 
 /// Content of an answer. It follows from the request.
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     /// A prediction for each instance.
     Predictions,
     /// These outputs of the model itself; empty for all.
@@ -53,9 +54,9 @@ enum Asked {
 }
 
 /// A request whose input is prepared.
-struct PreparedRequest {
-    prepared: Prepared,
-    asked: Asked,
+pub(super) struct PreparedRequest {
+    pub(super) prepared: Prepared,
+    pub(super) asked: Asked,
     /// Time limit in the body.
     timeout: Option<Duration>,
     /// Priority in the body.
@@ -76,9 +77,11 @@ impl Admitted {
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
         let recorded = self.recorded_request();
-        let mut steps = Vec::new();
+        let (mut steps, mut copied) = (Vec::new(), None);
         let done = match &self.version.work {
-            Work::Pipeline(pipeline) => self.run_stages(pipeline, &mut clock, request, threads, encode).await,
+            Work::Pipeline(pipeline) => {
+                self.run_stages(pipeline, &mut clock, request, threads, encode, &mut copied).await
+            }
             Work::Chain(chain) => {
                 // Boxed, so that a request to a model does not carry the memory of a chain.
                 Box::pin(self.run_steps(chain, &mut clock, request, threads, encode, &mut steps)).await
@@ -90,6 +93,9 @@ impl Admitted {
         steps.iter().for_each(|step| clock.include(&step.timings));
         if let Some(notes) = &self.notes {
             notes.ended(clock.timings());
+        }
+        if let Some(copied) = copied {
+            CopiedRequest::hand_over(copied, &self.version, &clock.timings(), done.as_ref().err());
         }
         match done {
             Ok(encoded) => {
@@ -110,8 +116,12 @@ impl Admitted {
         request: Arriving<'_, R>,
         threads: &BlockingThreads,
         encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
+        copied: &mut Option<Arc<CopiedRequest>>,
     ) -> Result<T> {
-        let request = clock.receive(request).await?;
+        let mut request = clock.receive(request).await?;
+        if let Some(shadow) = &self.shadow {
+            *copied = shadow.copy(&mut request);
+        }
 
         let (version, size, sampled) = (Arc::clone(&self.version), request.size(), self.sampled.clone());
         let preprocess = move |deadline| request.decode(|input| prepare(&version, input, sampled.as_deref(), deadline));
@@ -133,7 +143,8 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let (request_origin, routing, sampled) = (self.origin, self.routing, self.sampled.clone());
+        let (request_origin, routing) = (self.origin, self.routing);
+        let (sampled, copied) = (self.sampled.clone(), copied.clone());
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
@@ -146,6 +157,9 @@ impl Admitted {
                     features.embeddings = embeddings(&predictions);
                 }
                 request_origin.observe(&version, routing, features, predictions.iter().map(Prediction::observation));
+                if let Some(copied) = copied {
+                    copied.answered(StableAnswer::Predictions(predictions));
+                }
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
@@ -154,6 +168,9 @@ impl Admitted {
                     outputs_of(answered(&version, outputs)?, &names, pipeline_of(&version)?.model.signature())?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
                 request_origin.observe(&version, routing, features, observed.into_iter());
+                if let Some(copied) = copied {
+                    copied.answered(StableAnswer::Outputs(outputs));
+                }
                 Ok(encoded)
             }
         };
@@ -164,7 +181,7 @@ impl Admitted {
 }
 
 /// Turns the input of a request into the inputs of the model.
-fn prepare(
+pub(super) fn prepare(
     version: &ServedVersion,
     input: Input<'_>,
     sampled: Option<&SampledRequest>,
@@ -247,7 +264,7 @@ fn without_columns() -> Error {
 }
 
 /// Returns the stages of a version that is not a chain.
-fn pipeline_of(version: &ServedVersion) -> Result<&Pipeline> {
+pub(super) fn pipeline_of(version: &ServedVersion) -> Result<&Pipeline> {
     version.pipeline().ok_or_else(|| Error::internal("the stages of a chain"))
 }
 
@@ -280,7 +297,7 @@ fn observations(version: &ServedVersion, outputs: &Tensors, rows: usize, deadlin
 }
 
 /// Keeps the outputs that answers are made of. Only their rows are known to be independent of the other rows of a run.
-fn answered(version: &ServedVersion, outputs: Tensors) -> Result<Tensors> {
+pub(super) fn answered(version: &ServedVersion, outputs: Tensors) -> Result<Tensors> {
     Ok(match pipeline_of(version)?.postprocessor.answered() {
         Some(names) => outputs.keep(|name| names.iter().any(|answered| **answered == *name)),
         None => outputs,

@@ -138,12 +138,15 @@ pub struct NamedOutput {
 }
 
 /// The body of a request, in the encoding of its protocol.
-pub trait EncodedRequest: Send + 'static {
+pub trait EncodedRequest: Sized + Send + 'static {
     /// The form of the answer that the body asks for.
     type AnswerForm: Send + 'static;
 
     /// Returns the size of the body in bytes. The cost of decoding grows with the size.
     fn size(&self) -> usize;
+
+    /// Returns a copy that shares the bytes of the body, and is charged to this memory; `None` if there is too little.
+    fn copied(&mut self, memory: &MemoryBudget) -> Option<Self>;
 
     /// Decodes the body and passes the input to `with`. Called as part of preprocessing.
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Self::AnswerForm)>;

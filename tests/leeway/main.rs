@@ -76,6 +76,7 @@ mod request_forms;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod rollouts;
 mod s3_server;
 mod several_answers;
 mod signatures;

@@ -31,6 +31,10 @@ impl EncodedRequest for Named {
         self.0.len()
     }
 
+    fn copied(&mut self, _: &MemoryBudget) -> Option<Named> {
+        Some(Named(self.0.clone()))
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
         let input = |(name, tensor): (&'static str, Tensor)| {
             let dtype = tensor.dtype();
@@ -69,6 +73,7 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
         origin: RequestOrigin::Real,
         notes: None,
         to_log: None,
+        shadows: None,
     };
     let admitted = serve::admit(app.catalog(), head).unwrap();
     let threads = BlockingThreads::new(2.try_into().unwrap());

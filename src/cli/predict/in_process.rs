@@ -54,6 +54,10 @@ impl EncodedRequest for Body {
         self.text.len()
     }
 
+    fn copied(&mut self, _: &MemoryBudget) -> Option<Body> {
+        None
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> RequestResult<T>) -> RequestResult<(T, ())> {
         let input = match request_body(self.text.as_bytes())? {
             RequestBody::Instances(instances) => Input::Instances { instances, memory: &self.memory },
@@ -171,6 +175,7 @@ fn snapshot(served: &Arc<ServedVersion>) -> Snapshot {
         versions: BTreeMap::from([(served.version, Arc::clone(served))]),
         stable: served.version,
         split: TrafficSplit::all_to(served.version),
+        shadow: None,
     };
     Snapshot::new(BTreeMap::from([(served.model.clone(), model)]), BTreeMap::new(), Some(served.model.clone()))
 }
@@ -214,6 +219,7 @@ impl Predictor for InProcess {
             origin: RequestOrigin::Real,
             notes: None,
             to_log: None,
+            shadows: None,
         };
         let body = Body { text: body.to_owned(), memory: self.memory.clone() };
         let encode = |output: Output<'_>, (), _: &ServedVersion| {

@@ -92,20 +92,20 @@ impl Deployer {
     ) -> Result<Attempt, OperatorError> {
         let is_rollback = request.wish == Transition::Rollback;
         let before = present.traffic.clone();
-        let Some(next) = present.requested(request)? else {
+        let Some(mut next) = present.requested(request)? else {
             return Ok(Attempt::Ended(self.deployed(false, present, before)));
         };
+        self.end_shadow_that_is_gone(&mut next, &request.wish);
         if !is_rollback {
             self.refuse_altered(&present, &next)?;
         }
+        let shadow = self.shadow_to_load(&next, &request.wish)?;
         // Keeps the versions loaded until they are deployed.
         let _changing = Changing::begin(self, &next);
-        self.load_deployed(&next).await.map_err(|error| match error {
-            SetupError::Load { version, message, .. } => {
-                OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
-            }
-            other => other.into(),
-        })?;
+        self.load_deployed(&next).await.map_err(not_loaded)?;
+        if let Some(version) = shadow {
+            self.load(&next.model, version, ConfigRequirement::Any).await.map_err(not_loaded)?;
+        }
         let _writing = self.writing.lock().await;
         // The model may have been unloaded meanwhile.
         self.refuse_withdrawn(&request.model)?;
@@ -166,6 +166,28 @@ impl Deployer {
         self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
     }
 
+    /// Ends shadow traffic, unless it is the subject of the change, if its version is neither loaded nor in the repository.
+    fn end_shadow_that_is_gone(&self, next: &mut Deployment, wish: &Transition) {
+        let state = self.state.lock();
+        let Some(model) = state.models.get(&next.model) else { return };
+        if !matches!(wish, Transition::Shadow(_) | Transition::File(_)) {
+            let is_there = |version| model.is_on_disk(version) || model.is_loaded(version);
+            next.shadow = next.shadow.filter(|shadow| is_there(shadow.version));
+        }
+    }
+
+    /// Returns the version that has to be loaded because a change copies requests to it. Refused for chains.
+    fn shadow_to_load(&self, next: &Deployment, wish: &Transition) -> Result<Option<Version>, OperatorError> {
+        let (Transition::Shadow(Some(_)), Some(version)) = (wish, next.shadowed_version()) else { return Ok(None) };
+        match self.state.lock().models.get(&next.model).is_some_and(|model| !model.config.steps.is_empty()) {
+            false => Ok(Some(version)),
+            true => Err(OperatorError::ChangeRefused(format!(
+                "model {} is a chain, whose requests cannot be copied; shadow a model of its steps",
+                next.model
+            ))),
+        }
+    }
+
     /// Refuses new traffic for an altered version: it can be served from memory, but would not load after a restart.
     /// Rollbacks are not checked.
     fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<(), OperatorError> {
@@ -207,7 +229,9 @@ impl Deployer {
     fn refuse_by_hand(&self, name: &ModelName, wish: &Transition) -> Result<(), OperatorError> {
         let has_file = self.state.lock().models.get(name).is_some_and(|model| model.on_disk.wish.is_some());
         match wish {
-            Transition::Traffic(_) | Transition::Promote(_) if has_file => Err(by_file_only(name)),
+            Transition::Traffic(_) | Transition::Promote(_) | Transition::Shadow(_) if has_file => {
+                Err(by_file_only(name))
+            }
             _ => Ok(()),
         }
     }
@@ -236,14 +260,15 @@ impl Deployer {
         let before = std::mem::replace(&mut model.deployment, next.clone());
         (model.newer, model.is_overtaken, model.deployment_problem) = (None, false, None);
         // Holds of the versions that the deployment needs are obsolete.
-        for version in next.required_versions() {
+        for version in next.required_versions().chain(next.shadowed_version()) {
             model.holds.remove(&version);
         }
         self.publish(&mut state);
         drop(state);
         let Deployment { model, generation, stable, traffic, change, .. } = next;
+        let shadow = next.shadow.map(|shadow| shadow.to_string());
         tracing::info!(
-            %model, generation, %stable, %traffic, action = change.action.name(), by = change.by, reason = change.reason,
+            %model, generation, %stable, %traffic, shadow, action = change.action.name(), by = change.by, reason = change.reason,
             before = %before.traffic, "deployed"
         );
         self.loader.monitor.deployments().changed(model.as_str(), change.action.name());
@@ -261,13 +286,7 @@ impl Deployer {
             }
             model.holds.insert(version, Hold::Loaded);
         }
-        let loaded = self.load(name, version, ConfigRequirement::Any).await;
-        loaded.map_err(|error| match error {
-            SetupError::Load { message, .. } => {
-                OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
-            }
-            other => other.into(),
-        })?;
+        self.load(name, version, ConfigRequirement::Any).await.map_err(not_loaded)?;
         // The model may have been unloaded meanwhile.
         self.refuse_withdrawn(name)
     }
@@ -314,7 +333,7 @@ impl Deployer {
 
 impl Changing<'_> {
     fn begin<'a>(deployer: &'a Deployer, next: &Deployment) -> Changing<'a> {
-        let versions: BTreeSet<Version> = next.serving_versions().collect();
+        let versions: BTreeSet<Version> = next.serving_versions().chain(next.shadowed_version()).collect();
         if let Some(model) = deployer.state.lock().models.get_mut(&next.model) {
             model.changing.extend(&versions);
         }
@@ -334,6 +353,15 @@ impl Drop for Changing<'_> {
     }
 }
 
+fn not_loaded(error: SetupError) -> OperatorError {
+    match error {
+        SetupError::Load { version, message, .. } => {
+            OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+        }
+        other => other.into(),
+    }
+}
+
 fn why_needed(deployment: &Deployment, version: Version) -> Option<String> {
     let share = deployment.traffic.share(version);
     if share != Share::NONE {
@@ -342,6 +370,8 @@ fn why_needed(deployment: &Deployment, version: Version) -> Option<String> {
         Some("is the stable version".to_owned())
     } else if deployment.rollback_path.last() == Some(&version) {
         Some("is the target of a rollback".to_owned())
+    } else if deployment.shadowed_version() == Some(version) {
+        Some("gets shadow traffic".to_owned())
     } else {
         None
     }

@@ -12,7 +12,7 @@ use crate::deploy::reconcile::{Hold, LoadState};
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version};
-use crate::registry::{ServedModel, ServedVersion};
+use crate::registry::{ServedModel, ServedShadow, ServedVersion};
 
 /// The reason why a model is not served, after an operator has unloaded it.
 pub(super) const UNLOADED: &str = "an operator has unloaded it";
@@ -164,7 +164,8 @@ impl State {
                 model.all_served().map(|served| (served.version, Arc::clone(served))).collect();
             let description = versions.values().next_back().and_then(|version| version.config.description.clone());
             let (split, stable) = (model.deployment.traffic.clone(), model.deployment.stable);
-            models.insert(name.clone(), ServedModel { description, versions, stable, split });
+            let shadow = model.served_shadow();
+            models.insert(name.clone(), ServedModel { description, versions, stable, split, shadow });
         }
         (models, unserved)
     }
@@ -290,7 +291,16 @@ impl ModelState {
         let named =
             self.named_by_chains.iter().filter(|version| self.is_on_disk(**version) || self.is_loaded(**version));
         let others = self.changing.iter().chain(named).copied();
-        self.deployment.required_versions().chain(newer).chain(others).collect()
+        // A version whose folder is gone is not kept in memory for copies of requests.
+        let shadowed = self.deployment.shadowed_version().filter(|version| self.is_on_disk(*version));
+        self.deployment.required_versions().chain(shadowed).chain(newer).chain(others).collect()
+    }
+
+    /// Returns the version that gets copies of requests, if it is loaded.
+    fn served_shadow(&self) -> Option<Arc<ServedShadow>> {
+        let shadow = self.deployment.shadow?;
+        let version = self.served(shadow.version)?;
+        Some(Arc::new(ServedShadow::new(Arc::clone(version), shadow.percent)))
     }
 
     /// Returns the reason why the model is not served; `None` if it is served.
@@ -333,8 +343,8 @@ impl ModelState {
         }
         let file = self.wish()?;
         let Deployment { stable, traffic, generation, change, .. } = &self.deployment;
-        let is_different =
-            self.applied_file == Some(file.sha256) && (*stable != file.stable || *traffic != file.traffic);
+        let is_same = *stable == file.stable && *traffic == file.traffic && self.deployment.shadow == file.shadow;
+        let is_different = self.applied_file == Some(file.sha256) && !is_same;
         is_different.then(|| {
             format!(
                 "{DEPLOYMENT_FILE} asks for stable version {} and traffic {}, but since then there was a {} \

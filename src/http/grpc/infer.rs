@@ -69,6 +69,11 @@ impl EncodedRequest for InferMessage {
         self.bytes.len()
     }
 
+    fn copied(&mut self, memory: &MemoryBudget) -> Option<InferMessage> {
+        let bytes = self.bytes.copied(memory).ok()?;
+        Some(InferMessage { bytes, content: self.content, memory: memory.clone() })
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Vec<String>)> {
         let InferMessage { bytes, content, memory } = self;
         grpc::read_tensors(&bytes.whole(), content, &memory, with)
@@ -94,6 +99,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
         origin: origin(&call.headers)?,
         notes: call.context.notes.as_ref(),
         to_log: call.context.to_log(state.prediction_log.as_ref(), unique),
+        shadows: Some(&state.shadows),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());

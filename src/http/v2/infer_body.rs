@@ -64,6 +64,10 @@ impl EncodedRequest for InferBody {
         self.arrived.len()
     }
 
+    fn copied(&mut self, memory: &MemoryBudget) -> Option<InferBody> {
+        Some(InferBody { arrived: self.arrived.copied(memory).ok()?, json_length: self.json_length })
+    }
+
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, AnswerForm)> {
         let InferBody { arrived, json_length } = self;
         let parts = arrived.parts();

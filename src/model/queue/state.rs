@@ -47,6 +47,8 @@ pub(super) struct State {
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     pub(super) door: Door,
+    /// The session that makes a run which gives way to requests.
+    pub(super) idle_run: Option<usize>,
     /// Buffer for the remaining time of each worker's run, kept to avoid an allocation.
     pub(super) residuals: Vec<Duration>,
 }
