@@ -243,13 +243,14 @@ function Feature({ feature, class: place }: { feature: FeatureDrift; class: stri
     ["Kolmogorov–Smirnov", format.number(feature.kolmogorov_smirnov), "Largest difference of the cumulative shares"],
     ["Chance", feature.q_value === null || feature.q_value === undefined ? "–" : feature.q_value < 0.0001 ? "< 0.0001" : format.number(feature.q_value, 2), "Rate of false alarms at which it would be one"],
   ];
+  const known = facts.filter(([, value]) => value !== "–");
   return (
     <Card title={feature.name} note={<DriftBadge status={feature.status} />} class={place}>
       <div class="stack">
         {change(feature) !== "" && <p>{change(feature)}</p>}
         <Histogram label={`Distribution of ${feature.name}`} bins={bins} />
-        <dl class="tiles small">
-          {facts.filter(([, value]) => value !== "–").map(([name, value, title]) => (
+        <dl class="tiles small" hidden={known.length === 0}>
+          {known.map(([name, value, title]) => (
             <div class="tile" key={name} title={title}>
               <dt>{name}</dt>
               <dd>{value}</dd>
