@@ -46,7 +46,7 @@ export function rate(value: number | undefined): string {
 /** A factor of evidence. */
 export function factor(value: number): string {
   if (!Number.isFinite(value)) return "∞";
-  if (value >= 1e6 || (value > 0 && value < 1e-3)) return `10^${Math.log10(value).toFixed(1)}`;
+  if (value >= 1e6 || (value > 0 && value < 1e-3)) return `10^${Math.round(Math.log10(value))}`;
   return value >= 100 ? count(value) : number(value, 2);
 }
 

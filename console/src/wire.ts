@@ -30,47 +30,9 @@ export type DriftMoment = Schemas["DriftMoment"];
 export type Alerts = Schemas["Alerts"];
 export type Alert = Schemas["Alert"];
 
-// ===== rollouts =====
-
-export type RolloutState = "running" | "paused" | "promoted" | "rolled_back" | "aborted" | "superseded";
-
-export interface Rollout {
-  model: string;
-  number: number;
-  version: number;
-  stable: number;
-  state: RolloutState;
-  explanation: string;
-  step: number;
-  step_since: string;
-  plan: { steps: number[]; step_ms: number; timeout_ms: number; on_timeout: "hold" | "roll_back"; shadow?: number | null };
-  guardrails: GuardrailEvidence[];
-  generation: number;
-  started_at: string;
-  ended_at?: string | null;
-  events: RolloutEvent[];
-}
-
-export interface GuardrailEvidence {
-  name: string;
-  verdict: "no_data" | "undecided" | "not_worse" | "worse";
-  stable: { trials: number; events: number };
-  candidate: { trials: number; events: number };
-  worse: number;
-  worse_at: number;
-  not_worse: number;
-  not_worse_at: number;
-  overdispersion: number;
-  explanation: string;
-}
-
-export interface RolloutEvent {
-  at: string;
-  action: string;
-  share: number;
-  by: string;
-  reason: string;
-}
+export type Rollout = Schemas["Rollout"];
+export type RolloutState = Schemas["RolloutState"];
+export type GuardrailEvidence = Schemas["GuardrailEvidence"];
 
 // ===== shadow traffic and comparisons =====
 

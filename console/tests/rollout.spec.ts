@@ -1,5 +1,6 @@
 // A rollout from start to end through the console alone. The model's `model.toml` tolerates many events, so that few requests decide.
 
+import type { Locator, Page } from "@playwright/test";
 import { audit, confirm, expect, open, test } from "./fixtures";
 import { admin, heldOut, predict } from "./server";
 
@@ -13,7 +14,12 @@ test.afterAll(async () => {
   await admin("POST", "models/digits/promote", { version: 2, by: "tests", reason: "the state that the tests begin with" });
 });
 
-async function start(page: import("@playwright/test").Page, steps: string, every: string): Promise<void> {
+/** The state of the current rollout. */
+function state(page: Page): Locator {
+  return page.getByRole("heading", { name: /^Rollout \d+: / }).locator("..").locator(".badge");
+}
+
+async function start(page: Page, steps: string, every: string): Promise<void> {
   await page.getByRole("button", { name: "Start a rollout…" }).click();
   const dialog = page.getByRole("dialog");
   await expect(dialog.getByLabel("Version", { exact: true })).toHaveValue("2");
@@ -31,19 +37,19 @@ test("is paused, resumed and aborted", async ({ page }) => {
   await open(page, "#/models/digits/rollouts");
   await start(page, "10, 100", "1h");
   const main = page.locator("main");
-  await expect(main.getByText("running", { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText("running");
   await expect(page.getByRole("list", { name: "Steps" }).getByRole("listitem").first()).toContainText("10 %");
   await page.getByRole("button", { name: "Pause…" }).click();
   await confirm(page, "Pause", "lunch");
-  await expect(main.getByText("paused", { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText("paused");
   await audit(page);
   await page.getByRole("button", { name: "Resume…" }).click();
   await confirm(page, "Resume", "back again");
-  await expect(main.getByText("running", { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText("running");
   await page.getByRole("button", { name: "Abort…" }).click();
   await audit(page);
   await confirm(page, "Abort", "not today");
-  await expect(main.getByText("aborted", { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText("aborted");
   await expect(main).toContainText("not today");
 });
 
@@ -52,12 +58,11 @@ test("goes from start to end by its evidence", async ({ page }) => {
   await start(page, "50, 100", "1s");
   const { instances, labels } = heldOut("digits");
   let sent = 0;
-  const main = page.locator("main");
   await expect(async () => {
     const from = sent % 300;
     await predict("digits", instances.slice(from, from + 40), labels.slice(from, from + 40));
     sent += 40;
-    await expect(main.getByText("promoted", { exact: true })).toBeVisible({ timeout: 300 });
+    await expect(state(page)).toHaveText("promoted", { timeout: 300 });
   }).toPass({ timeout: 25_000, intervals: [50] });
   await expect(page.getByRole("img", { name: /^Evidence. Not worse/ }).first()).toBeVisible();
   await audit(page);
@@ -73,7 +78,7 @@ test("can be promoted at once", async ({ page }) => {
   await start(page, "10, 100", "1h");
   await page.getByRole("button", { name: "Promote now…" }).click();
   await confirm(page, "Promote now", "I know that it is good");
-  await expect(page.locator("main").getByText("promoted", { exact: true })).toBeVisible();
+  await expect(state(page)).toHaveText("promoted");
   await expect(page.locator("main")).toContainText("Earlier rollouts");
   await audit(page);
 });

@@ -16,11 +16,11 @@ async function take(page: Page, name: string, height: number, width = 1180): Pro
 }
 
 /** Sends requests for some seconds. */
-async function traffic(seconds: number): Promise<void> {
-  const { instances, labels } = heldOut("digits");
+async function traffic(model: "digits" | "penguins", seconds: number): Promise<void> {
+  const { instances, labels } = heldOut(model);
   const end = Date.now() + seconds * 1000;
-  for (let from = 0; Date.now() < end; from = (from + 24) % 330) {
-    await predict("digits", instances.slice(from, from + 24), labels.slice(from, from + 24));
+  for (let from = 0; Date.now() < end; from = (from + 24) % (instances.length - 24)) {
+    await predict(model, instances.slice(from, from + 24), labels.slice(from, from + 24));
   }
 }
 
@@ -28,25 +28,28 @@ test("the pictures of the documentation", async ({ page }) => {
   await admin("POST", "models/digits/promote", { version: 2, by: "ada", reason: "better on the held-out digits" });
   await admin("PUT", "models/digits/traffic", { shares: { "1": 15, "2": 85 }, by: "ada", reason: "is the old one as good?" });
   await open(page, "#/models/digits/live");
-  await traffic(25);
-  await take(page, "live", 960);
+  await traffic("digits", 25);
+  await take(page, "live", 1300);
   await open(page, "#/models/digits");
   await expect(page.getByRole("link", { name: "Version 1" }).first()).toBeVisible();
-  await take(page, "versions", 560);
+  await take(page, "versions", 640);
   await open(page, "#/models/penguins/drift");
   await expect(page.getByRole("img", { name: /^Distribution/ })).toBeVisible();
-  await take(page, "drift", 800);
+  await take(page, "drift", 880);
   await page.emulateMedia({ colorScheme: "dark" });
   await open(page, "#/models/digits/predictions");
   await expect(page.getByRole("img", { name: /^Calibration/ })).toBeVisible();
   await take(page, "predictions", 900);
   await take(page, "phone", 844, 390);
   await page.emulateMedia({ colorScheme: "light" });
-  await admin("POST", "models/digits/promote", { version: 1, by: "ada", reason: "it answers faster" });
-  await admin("POST", "models/digits/rollout", { version: 2, steps: [10, 25, 50, 100], step_ms: 8000, timeout_ms: 3_600_000, by: "ada", reason: "trained on November" });
-  await open(page, "#/models/digits/rollouts");
-  await traffic(13);
-  await take(page, "rollout", 900);
-  await admin("POST", "models/digits/rollout/abort", { by: "ada", reason: "the picture is taken" });
-  await admin("POST", "models/digits/promote", { version: 2, by: "tests", reason: "the state that the tests begin with" });
+  await admin("POST", "models/penguins/promote", { version: 1, by: "ada", reason: "it answers faster" });
+  await admin("POST", "models/penguins/rollout", { version: 2, steps: [50, 75, 100], step_ms: 60_000, timeout_ms: 3_600_000, by: "ada", reason: "trained on November" });
+  await open(page, "#/models/penguins/rollouts");
+  // Version 2 is less sure of these penguins than version 1: the rollout ends by itself.
+  await expect(async () => {
+    await traffic("penguins", 2);
+    await expect(page.getByRole("button", { name: "Start a rollout…" })).toBeVisible({ timeout: 1 });
+  }).toPass({ timeout: 60_000 });
+  await take(page, "rollout", 940);
+  for (const model of ["digits", "penguins"]) await admin("POST", `models/${model}/promote`, { version: 2, by: "tests", reason: "the state that the tests begin with" });
 });

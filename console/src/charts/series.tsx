@@ -185,7 +185,8 @@ function options(element: HTMLElement, props: () => SeriesProps): uPlot.Options 
             context.fillStyle = strong;
             context.font = FONT.replace("11px", `${11 * devicePixelRatio}px`);
             context.textAlign = "right";
-            context.fillText(mark.title, plot.bbox.left + plot.bbox.width - 4, y - 5 * devicePixelRatio);
+            context.textBaseline = "bottom";
+            context.fillText(mark.title, plot.bbox.left + plot.bbox.width - 4, y - 2 * devicePixelRatio);
             context.restore();
           }
         },

@@ -146,6 +146,37 @@ function VersionReport({ model, version, points }: { model: string; version: Ver
   );
 }
 
+/** The PSI; or, if too few values can be compared, the share of those that cannot. */
+function Amount({ feature }: { feature: FeatureDrift }) {
+  const psi = feature.psi_adjusted ?? feature.psi;
+  const share = worstShare(feature);
+  if (psi === null && share) {
+    return (
+      <>
+        {format.share(share.window_share)}
+        <span class="visually-hidden"> {SHARES[share.of]}</span>
+      </>
+    );
+  }
+  return (
+    <>
+      <span class="visually-hidden">PSI </span>
+      {format.number(psi, 2)}
+    </>
+  );
+}
+
+const SHARES: Record<string, string> = {
+  below: "below all training data",
+  above: "above all training data",
+  missing: "missing",
+  other: "of other values than in the training data",
+};
+
+function worstShare(feature: FeatureDrift): FeatureDrift["shares"][number] | undefined {
+  return feature.shares.find((one) => one.status === "drifted") ?? feature.shares.find((one) => one.status === "warning");
+}
+
 function Ranked(props: { features: FeatureDrift[]; selected: string | undefined; onPick: (name: string) => void }) {
   if (props.features.length === 0) return null;
   return (
@@ -158,8 +189,7 @@ function Ranked(props: { features: FeatureDrift[]; selected: string | undefined;
             </span>
             <DriftBadge status={feature.status} />
             <span class="number">
-              <span class="visually-hidden">PSI </span>
-              {format.number(feature.psi_adjusted ?? feature.psi, 2)}
+              <Amount feature={feature} />
             </span>
           </button>
         </li>
@@ -190,10 +220,9 @@ function Verdict({ version }: { version: VersionDrift }) {
 
 function change(feature: FeatureDrift): string {
   const [was, is] = [feature.baseline_summary, feature.window_summary];
-  const share = feature.shares.find((one) => one.status === "drifted" || one.status === "warning");
+  const share = worstShare(feature);
   if (share) {
-    const kinds: Record<string, string> = { below: "below all training data", above: "above all training data", missing: "missing", other: "of other values than in the training data" };
-    return `${format.share(share.window_share, 1)} are ${kinds[share.of] ?? share.of}; in the training data ${format.share(share.baseline_share, 1)}.`;
+    return `${format.share(share.window_share, 1)} are ${SHARES[share.of] ?? share.of}; in the training data ${format.share(share.baseline_share, 1)}.`;
   }
   if (was && is) return `The mean was ${format.number(was.mean)} in the training data, and is ${format.number(is.mean)}; the deviation was ${format.number(was.deviation)}, and is ${format.number(is.deviation)}.`;
   return "";
@@ -216,7 +245,7 @@ function Feature({ feature, class: place }: { feature: FeatureDrift; class: stri
         {change(feature) !== "" && <p>{change(feature)}</p>}
         <Histogram label={`Distribution of ${feature.name}`} bins={bins} />
         <dl class="tiles small">
-          {facts.map(([name, value, title]) => (
+          {facts.filter(([, value]) => value !== "–").map(([name, value, title]) => (
             <div class="tile" key={name} title={title}>
               <dt>{name}</dt>
               <dd>{value}</dd>

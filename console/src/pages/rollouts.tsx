@@ -183,14 +183,14 @@ function Track({ rollout }: { rollout: Rollout }) {
   return (
     <ol class="track-steps" aria-label="Steps">
       {steps.map((share, index) => {
-        const kind = index < done ? "done" : index === rollout.step && active ? "current" : "later";
+        const kind = index < done ? "done" : index > rollout.step || rollout.state === "promoted" ? "later" : active ? "current" : "end";
         return (
           <li key={share} class={kind} aria-current={kind === "current" ? "step" : undefined}>
             <span class="rail">{kind === "current" && <i style={{ width: `${Math.max(4, part * 100)}%` }} />}</span>
             <span>
               <span class="step-share">{format.percent(share)}</span>
               <span class="small muted">
-                {kind === "current" ? (part < 1 ? ` ${format.duration((1 - part) * step_ms)} to go` : " waits") : kind === "done" ? " done" : ""}
+                {kind === "current" ? (part < 1 ? ` ${format.duration((1 - part) * step_ms)} to go` : " waits") : kind === "done" ? " done" : kind === "end" ? ` ${STATES[rollout.state].title}` : ""}
               </span>
             </span>
           </li>
@@ -201,7 +201,8 @@ function Track({ rollout }: { rollout: Rollout }) {
 }
 
 function Guardrails({ rollout }: { rollout: Rollout }) {
-  const judged = rollout.guardrails.filter((one) => one.verdict !== "no_data");
+  // What has decided against the version comes first; the others keep their places.
+  const judged = rollout.guardrails.filter((one) => one.verdict !== "no_data").sort((one, other) => Number(other.verdict === "worse") - Number(one.verdict === "worse"));
   const silent = rollout.guardrails.filter((one) => one.verdict === "no_data");
   return (
     <Card title="Evidence" note="on a log scale: it advances at the left threshold, and rolls back at the right one" flush>
@@ -218,15 +219,7 @@ function Guardrails({ rollout }: { rollout: Rollout }) {
                   <Badge tone={verdict.tone}>{verdict.title}</Badge>
                 </div>
                 <Evidence guardrail={guardrail} />
-                <div class="why">
-                  {guardrail.explanation ? `${format.capital(guardrail.explanation)} ` : ""}
-                  <span class="nowrap">
-                    Version {rollout.version}: {counts(guardrail.candidate)}.
-                  </span>{" "}
-                  <span class="nowrap">
-                    Version {rollout.stable}: {counts(guardrail.stable)}.
-                  </span>
-                </div>
+                <p class="why">{format.capital(guardrail.explanation.replace(`${guardrail.name}: `, ""))}</p>
               </li>
             );
           })}
@@ -239,10 +232,6 @@ function Guardrails({ rollout }: { rollout: Rollout }) {
       )}
     </Card>
   );
-}
-
-function counts({ events, trials }: { events: number; trials: number }): string {
-  return trials === 0 ? "nothing counted" : `${format.count(events)} of ${format.count(trials)} (${format.share(events / trials, 2)})`;
 }
 
 interface Reading {
