@@ -24,7 +24,7 @@ use crate::traffic::Share;
 type Answer = Result<Response, Failure>;
 
 /// Returns the model that a path names, with its versions.
-fn served<'a>(snapshot: &'a Snapshot, path: ModelPath) -> Result<(ModelName, &'a ServedModel)> {
+fn served(snapshot: &Snapshot, path: ModelPath) -> Result<(ModelName, &ServedModel)> {
     let model = model_in_path(path)?;
     let (_, served) = snapshot.model(model.as_str())?;
     Ok((model, served))

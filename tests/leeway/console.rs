@@ -284,11 +284,20 @@ async fn traffic(data: String) {
     }
 }
 
+/// Guardrails of the rollouts that the suite makes.
+const GUARDRAILS: &str = "\n[rollout.guardrails]\nerrors = { tolerated = 0.3 }\ninvalid = { tolerated = 0.3 }\n\
+    latency = { tolerated = 0.3 }\nnon_finite = { tolerated = 0.3 }\nlow_confidence = { tolerated = 0.3 }\n\
+    wrong = { tolerated = 0.3 }\n";
+
 /// The suite of `console/` in headless Chromium, against a real server under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_works_in_a_browser() {
     let Some(folder) = tokio::task::spawn_blocking(sources).await.unwrap() else { return };
     let repository = Repository::new().with_shipped("digits", &[1, 2]).with_shipped("penguins", &[1, 2]);
+    // With these, a rollout decides on few requests.
+    let model_toml = repository.path().join("digits/model.toml");
+    let settings = std::fs::read_to_string(&model_toml).unwrap() + GUARDRAILS;
+    std::fs::write(&model_toml, settings).unwrap();
     let server = Server::start(repository.path(), &[("LEEWAY_ADMIN__TOKEN", TOKEN)]).ready();
     let sending = tokio::spawn(traffic(server.url("")));
     let (console, data) = (format!("http://{}/console/", server.admin), server.url(""));
