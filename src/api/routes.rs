@@ -268,6 +268,8 @@ endpoints! {
         Drift = Get "/admin/v1/models/{model}/drift",
         /// The counts that drift is measured on, to be added to those of other servers.
         DriftCounts = Get "/admin/v1/models/{model}/drift/counts",
+        /// Compares two versions of a model.
+        Compare = Get "/admin/v1/models/{model}/compare",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
         /// Sets the traffic split of a model.

@@ -90,7 +90,8 @@ fn show(answer: Answer<ChangeOutcome>, as_json: bool) -> Result<()> {
         let (model, now) = (&deployment.model, &deployment.traffic);
         let change = if changed { format!("{before} -> {now}") } else { format!("{now} already") };
         let (stable, generation) = (deployment.stable, deployment.generation);
-        let shadow = deployment.shadow.map(|Shadow { version, percent }| format!(", {percent} copied to version {version}"));
+        let shadow =
+            deployment.shadow.map(|Shadow { version, percent }| format!(", {percent} copied to version {version}"));
         let shadow = shadow.unwrap_or_default();
         writeln!(out, "{model}: {change}{shadow}, stable version {stable}, generation {generation}")?;
         if let Some(problem) = unwritten {

@@ -81,7 +81,14 @@ impl Deployment {
         let first = Deployment::first(model, file.stable, at);
         let deployed_at = file.traffic.shares().map(|(version, _)| (version, at)).collect();
         let change = Change { action: Action::File, by: one_line(&file.by), reason: one_line(&file.reason), at };
-        Deployment { traffic: file.traffic.clone(), shadow: file.shadow, file: Some(file.sha256), deployed_at, change, ..first }
+        Deployment {
+            traffic: file.traffic.clone(),
+            shadow: file.shadow,
+            file: Some(file.sha256),
+            deployed_at,
+            change,
+            ..first
+        }
     }
 
     /// Returns the deployment after a change of this one, or `None` if this one is already as requested.

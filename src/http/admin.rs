@@ -14,14 +14,14 @@ use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
 use super::{HttpState, docs, models, openapi, operations, v2};
 use crate::api::admin::{
-    DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, ShadowChange, TrafficChange,
-    VersionDrift, VersionDriftCounts,
+    CompareQuery, ComparedVersion, Comparison, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts,
+    PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionDrift, VersionDriftCounts,
 };
 use crate::api::routes::AdminEndpoint;
 use crate::deploy::{ChangeNote, ChangeRequest, Transition};
 use crate::error::{Error, OperatorError, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::MAX_WINDOW;
+use crate::monitor::{MAX_WINDOW, VersionSums, compare_versions};
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
 use crate::traffic::{Shadow, Share, TrafficSplit};
@@ -47,6 +47,7 @@ pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
         AdminEndpoint::ModelSchema => get(models::show_schema),
         AdminEndpoint::Drift => get(drift),
         AdminEndpoint::DriftCounts => get(drift_counts),
+        AdminEndpoint::Compare => get(compare),
         AdminEndpoint::History => get(history),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
@@ -126,6 +127,37 @@ pub(super) async fn drift_counts(
     Ok(json(&ModelDriftCounts { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 
+/// `GET /admin/v1/models/{model}/compare?one=2&other=3`
+pub(super) async fn compare(
+    State(state): State<Arc<HttpState>>,
+    path: ModelPath,
+    asked: Result<Query<CompareQuery>, QueryRejection>,
+) -> Answer {
+    let model = model_in_path(path)?;
+    let Query(CompareQuery { one, other }) =
+        asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
+    if one == other {
+        let problem = format!("one and other: found version {one} twice, expected two versions");
+        return Err(Error::InvalidInput(problem).into());
+    }
+    let snapshot = state.catalog.snapshot();
+    let (_, served) = snapshot.model(model.as_str())?;
+    let loaded = |version: Version| match served.versions.get(&version) {
+        Some(found) => Ok(Arc::clone(found)),
+        // Fails if the version does not exist at all.
+        None => state.deployer.version(&model, version).and_then(|_| {
+            let problem = "is not loaded, so nothing of it is counted; load it first";
+            Err(Error::InvalidInput(format!("version {version} of model {model} {problem}")))
+        }),
+    };
+    let versions = vec![loaded(one)?, loaded(other)?];
+    let sums = of_versions(versions, |served: &Arc<ServedVersion>| (served.version, served.recorder.sums())).await?;
+    let [(one, first), (other, second)] = &*sums else { return Err(Error::internal("not two versions").into()) };
+    let compared = |version: Version, sums: &VersionSums| ComparedVersion { version, requests: sums.requests.clone() };
+    let measures = compare_versions(first, second);
+    Ok(json(&Comparison { model, one: compared(*one, first), other: compared(*other, second), measures })?)
+}
+
 /// Subject of a request for drift.
 struct DriftOf {
     model: ModelName,
@@ -195,7 +227,9 @@ pub(super) async fn shadow(State(state): State<Arc<HttpState>>, path: ModelPath,
     let shadow = match (percent, version) {
         (Share::NONE, _) => None,
         (percent, Some(version)) => Some(Shadow { version, percent }),
-        (_, None) => return Err(Error::InvalidInput("version: expected the version that gets the copies".into()).into()),
+        (_, None) => {
+            return Err(Error::InvalidInput("version: expected the version that gets the copies".into()).into());
+        }
     };
     let (wish, note) = (Transition::Shadow(shadow), note(by, reason));
     change(&state, ChangeRequest { model, wish, note, if_generation }, wait_ms).await

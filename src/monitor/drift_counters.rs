@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::accuracy_estimate::{AccuracyEstimator, EstimatedAccuracy, ExpectedSums};
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
-use super::cells::{Buckets, Counter, Counters, Histogram};
+use super::cells::{Buckets, Counter, Counters, Histogram, HistogramCounts};
 use super::drift_reading::DriftReading;
 use super::drift_verdict::{DriftVerdict, WEEK};
 use super::drift_window::DriftWindow;
@@ -397,6 +397,11 @@ impl DriftCounters {
         let predictions: u64 = confidence.counts.iter().sum();
         let accuracy = confidence.sum as f64 / BILLION / predictions as f64;
         (predictions > 0).then_some(EstimatedAccuracy { accuracy, standard_error: None })
+    }
+
+    /// Returns the confidences of all predicted classes, and the number of low ones.
+    pub(super) fn confidences(&self) -> (HistogramCounts<'static>, u64) {
+        (self.cells.histogram(HANDLES.confidence), self.cells.sum(HANDLES.low_confidence))
     }
 
     fn write_expected(&self, series: &mut Series<'_>, counter: Counter, unit: f64) {

@@ -58,7 +58,8 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
     sections.add(quantiles::FAMILIES, versions.clone().map(|version| (&version.labels, &version.latency)));
     sections.add(version_recorder::FAMILIES, versions.clone().map(|version| (&version.labels, &*version.recorder)));
     sections.add(step_counters::FAMILIES, versions.clone().map(|version| (&version.labels, &version.recorder.steps)));
-    sections.add(shadow_counters::FAMILIES, versions.clone().map(|version| (&version.labels, version.recorder.shadow())));
+    sections
+        .add(shadow_counters::FAMILIES, versions.clone().map(|version| (&version.labels, version.recorder.shadow())));
     for families in drift_metrics::FAMILIES {
         sections.add(families, versions.clone().map(|version| (&version.labels, &version.drift)));
     }

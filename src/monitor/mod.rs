@@ -18,16 +18,20 @@
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `step_counters.rs` counts the steps of chains, and `shadow_counters.rs` the copied requests of shadow traffic.
 //! - `overload.rs` logs when a model begins to refuse requests for want of time, and when that is over.
+//! - `comparison.rs` compares two versions, by the statistics of `always_valid.rs`.
 //! - `runs.rs` records the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
 mod accuracy_estimate;
+mod always_valid;
 mod baseline;
 mod baseline_builder;
 mod bins;
 mod calibration_map;
 mod cells;
+mod compared_sums;
+mod comparison;
 mod deployment;
 mod drift;
 mod drift_counters;
@@ -78,10 +82,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+pub use self::always_valid::MeasuredDifference;
 pub use self::baseline::{Baseline, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
 pub use self::calibration_map::{CalibratedBin, CalibrationMap};
+pub use self::compared_sums::VersionSums;
+pub use self::comparison::{ComparedFinding, ComparedMeasure, MeasureKind, MeasuredValue, compare_versions};
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{
     BinPositions, BinRole, BinSummary, Comparison, CountsByHour, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT,

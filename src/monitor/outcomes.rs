@@ -86,12 +86,13 @@ pub struct ClassOutcomes {
     pub(super) correct: u64,
 }
 
-/// Number and sum of the amounts of a business metric.
+/// Number, sum and sum of squares of the amounts of a business metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct BusinessOutcome {
     pub(super) kind: BusinessKind,
     pub(super) items: u64,
     pub(super) sum: f64,
+    pub(super) squares: f64,
 }
 
 /// Comparison of confidence with correctness: sums per bin of confidence.
@@ -250,15 +251,17 @@ impl Outcomes {
 
     /// Replaces the amount `before` of a business metric with `amount`.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
+        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome::nothing(kind));
         found.sum += amount - before;
+        found.squares += amount * amount - before * before;
     }
 
     /// Adds the amount of a business metric for a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
+        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome::nothing(kind));
         found.items += 1;
         found.sum += amount;
+        found.squares += amount * amount;
     }
 
     /// Returns the counts of a class. Classes beyond the limit share one entry, so that the number of series is
@@ -349,6 +352,10 @@ impl ClassOutcomes {
 }
 
 impl BusinessOutcome {
+    fn nothing(kind: BusinessKind) -> BusinessOutcome {
+        BusinessOutcome { kind, items: 0, sum: 0.0, squares: 0.0 }
+    }
+
     /// Value of the business metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
     pub(super) fn value(&self) -> f64 {
         match self.kind {

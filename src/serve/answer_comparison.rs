@@ -87,9 +87,11 @@ fn compare(stable: &Prediction, shadow: &Prediction) -> Pair {
             others.iter().map(|object| (object.label.clone(), object.score)).collect(),
         ),
         (P::Value(value), P::Value(other)) => compare_numbers(&[*value], &[*other]),
-        (P::Values { names, values, .. }, P::Values { names: others, values: other, .. }) if names == others => {
-            values.iter().zip(other).map(|(one, other)| compare_numbers(&[*one], &[*other])).fold(Pair::EQUAL, Pair::and)
-        }
+        (P::Values { names, values, .. }, P::Values { names: others, values: other, .. }) if names == others => values
+            .iter()
+            .zip(other)
+            .map(|(one, other)| compare_numbers(&[*one], &[*other]))
+            .fold(Pair::EQUAL, Pair::and),
         (P::Targets { names, predictions, .. }, P::Targets { names: others, predictions: other, .. })
             if names == others =>
         {
@@ -241,7 +243,11 @@ mod tests {
         check(&six, &Prediction::Value(6.0), false, None);
         let several = |labels: &[(i64, f32)]| {
             let labels = labels.iter().map(|&(label, score)| Score { label: Label::Number(label), score }).collect();
-            Prediction::Classes { class: 1, certainty: Certainty { confidence: 0.9, margin: 0.0, entropy: 0.0 }, labels }
+            Prediction::Classes {
+                class: 1,
+                certainty: Certainty { confidence: 0.9, margin: 0.0, entropy: 0.0 },
+                labels,
+            }
         };
         check(&several(&[(1, 0.9), (2, 0.8)]), &several(&[(2, 0.85), (1, 0.9)]), true, Some(0.05));
         check(&several(&[(1, 0.9), (2, 0.8)]), &several(&[(1, 0.9)]), false, None);

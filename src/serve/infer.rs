@@ -79,7 +79,9 @@ impl Admitted {
         let recorded = self.version.recorder.request();
         let (mut steps, mut copied) = (Vec::new(), None);
         let done = match &self.version.work {
-            Work::Pipeline(pipeline) => self.run_stages(pipeline, &mut clock, request, threads, encode, &mut copied).await,
+            Work::Pipeline(pipeline) => {
+                self.run_stages(pipeline, &mut clock, request, threads, encode, &mut copied).await
+            }
             Work::Chain(chain) => {
                 // Boxed, so that a request to a model does not carry the memory of a chain.
                 Box::pin(self.run_steps(chain, &mut clock, request, threads, encode, &mut steps)).await

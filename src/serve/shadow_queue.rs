@@ -227,7 +227,12 @@ impl CopiedRequest {
     }
 
     /// Puts the copy into the queue, once the thread of the request has written the response.
-    pub(super) fn hand_over(copied: Arc<CopiedRequest>, stable: &Arc<ServedVersion>, timings: &Timings, error: Option<&Error>) {
+    pub(super) fn hand_over(
+        copied: Arc<CopiedRequest>,
+        stable: &Arc<ServedVersion>,
+        timings: &Timings,
+        error: Option<&Error>,
+    ) {
         let shadow = Arc::clone(&copied.shadow.version);
         let copied = Arc::into_inner(copied).and_then(|copied| {
             let CopiedRequest { decode, answer, place, .. } = copied;
@@ -237,7 +242,8 @@ impl CopiedRequest {
             };
             Some((decode.into_inner()?, answer, held, place))
         });
-        let is_comparable = error.is_none_or(|error| matches!(error.fault(), Fault::Caller | Fault::Model | Fault::Server));
+        let is_comparable =
+            error.is_none_or(|error| matches!(error.fault(), Fault::Caller | Fault::Model | Fault::Server));
         let (Some((decode, answer, _held, place)), true) = (copied, is_comparable) else {
             shadow.recorder.shadow().ended(ShadowOutcome::Dropped);
             return;

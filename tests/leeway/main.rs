@@ -77,6 +77,7 @@ mod resources;
 mod rollout;
 mod s3_server;
 mod several_answers;
+mod shadow;
 mod signatures;
 mod signed_versions;
 mod startup;

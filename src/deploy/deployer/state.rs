@@ -343,8 +343,7 @@ impl ModelState {
         }
         let file = self.wish()?;
         let Deployment { stable, traffic, generation, change, .. } = &self.deployment;
-        let is_same =
-            *stable == file.stable && *traffic == file.traffic && self.deployment.shadow == file.shadow;
+        let is_same = *stable == file.stable && *traffic == file.traffic && self.deployment.shadow == file.shadow;
         let is_different = self.applied_file == Some(file.sha256) && !is_same;
         is_different.then(|| {
             format!(

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::state::{Door, Running, SessionStatus, State};
 use super::Queue;
+use super::state::{Door, Running, SessionStatus, State};
 use crate::budget::{Deadline, TimeLimits};
 use crate::error::{Error, Result};
 use crate::model::batch::{BatchPolicy, plan};
