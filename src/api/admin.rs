@@ -359,6 +359,7 @@ change! {
     /// Request body of a change of the shadow traffic.
     ShadowChange {
         /// The version that gets copies of requests. Not needed to end shadow traffic.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<Version>,
         /// Share of the stable version's requests that are copied, in percent; 0 ends shadow traffic.
         percent: Share,

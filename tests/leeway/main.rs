@@ -22,6 +22,7 @@ mod classes;
 mod clients;
 mod collector;
 mod command_line;
+mod compare;
 mod compression;
 mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
