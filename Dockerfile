@@ -30,6 +30,9 @@ COPY src src
 COPY examples examples
 # The program has a model for `leeway demo` in it.
 COPY models models
+# The console, which is built, and the advice on alerts.
+COPY console/dist console/dist
+COPY docs/alerts.md docs/
 RUN cargo build --locked --release --bin leeway \
     && mkdir -p /image/usr/local/bin /image/usr/local/lib/leeway /image/srv /image/var/lib/leeway \
     && cp target/release/leeway /image/usr/local/bin/ \

@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres kubernetes kubernetes-rules chart-reference clean
+.PHONY: help serve demo check clients test build wheel test-wheel test-python quick debug-info dist bench bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-guardrails bench-estimate bench-predict bench-python bench-footprint bench-soak bench-attack bench-mutants compare image test-onnx-suites test-init test-chains test-torch test-openapi test-typescript test-image test-nginx fuzz deny lint format doc onnxruntime prometheus postgres chromium console kubernetes kubernetes-rules chart-reference clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ demo: quick ## Build fast, then see a canary that is worse, a rollback and drift
 check: quick ## Build fast, then load every model once and print what was found
 	./target/quick/leeway check
 
-test: onnxruntime prometheus postgres kubernetes clients ## Run all tests
+test: onnxruntime prometheus postgres kubernetes clients chromium ## Run all tests
 	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
@@ -34,7 +34,7 @@ debug-info: onnxruntime ## Build target/debug-info/leeway as `make build` does, 
 dist: debug-info ## Build what a release consists of on this system, into dist/: the archive, and the debug information
 	@$(PYTHON) scripts/release.py archive target/debug-info/leeway dist
 
-bench: bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-estimate bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, drift, tables, Python beside it, start-up and memory
+bench: bench-micro bench-load bench-peers bench-scaling bench-protocols bench-latency bench-rollout bench-monitoring bench-drift bench-guardrails bench-estimate bench-predict bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, drift, tables, Python beside it, start-up and memory
 
 bench-micro: build ## Without a server: preprocessing, a run in either process, the whole pipeline, and a scrape of /metrics
 	$(CARGO) bench --locked --bench pipeline --bench preprocess --bench scrape
@@ -67,6 +67,9 @@ bench-monitoring: build ## What monitoring costs, and whether its quantiles are 
 bench-drift: ## The smallest windows in which Leeway and Evidently see shifts of real data, and false alarms (installs Evidently into .bench)
 	$(CARGO) bench --locked --bench drift
 
+bench-guardrails: onnxruntime ## Simulated rollouts: false rollbacks, and seconds until a worse version is rolled back
+	$(CARGO) bench --locked --bench guardrails
+
 bench-estimate: ## Estimates of accuracy without labels, beside NannyML's and the truth, on data sets of scikit-learn (installs NannyML into .bench)
 	$(CARGO) bench --locked --bench accuracy_estimate
 
@@ -89,6 +92,9 @@ bench-attack: build ## 23 minutes: all attacks on memory at once in 2 GiB: is an
 bench-mutants: build ## 500 mutated model files through add, trial and load, under strace, which has to be here. Not part of `make bench`
 	@test -x .bench/onnx/bin/python || { $(PYTHON) -m venv .bench/onnx && .bench/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx)==' models/requirements.txt); }
 	.bench/onnx/bin/python scripts/bench_mutants.py
+
+console: quick ## Build the console: its types from the admin API, and its files into console/dist, which are committed (needs Node.js)
+	@$(PYTHON) scripts/build_console.py
 
 compare: ## Beside LitServe, BentoML and MLflow: from pip to the first right answer (after `make wheel`; installs them into .bench)
 	@$(PYTHON) scripts/compare_servers.py
@@ -174,6 +180,9 @@ prometheus: ## Put prometheus and promtool, which the tests need, into .promethe
 postgres: ## Put PostgreSQL, which the tests need, into .postgres (nothing happens if it is there)
 	@$(PYTHON) scripts/fetch_postgres.py
 
+chromium: ## Put Chromium, which the tests of the console need, into .chromium (nothing happens if it is there)
+	@$(PYTHON) scripts/fetch_chromium.py
+
 clients: ## Install the clients that the tests point at Leeway, and what tests of the Python module need, into .clients
 	@$(PYTHON) scripts/fetch_clients.py
 
@@ -192,4 +201,4 @@ kubernetes-rules: ## Print the Prometheus rules for the Prometheus operator (REL
 
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .prometheus .postgres .kubernetes .clients .bench .image .tools fuzz/target
+	rm -rf .onnxruntime .prometheus .postgres .chromium .kubernetes .clients .bench .image .tools fuzz/target

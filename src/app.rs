@@ -29,6 +29,7 @@ use crate::pipeline::Stages;
 use crate::prediction_log::PredictionLog;
 use crate::registry::{Catalog, Loader, RunLimit, Trial};
 use crate::repository::{self, LoadCache};
+use crate::rollout::{RolloutStore, Rollouts};
 use crate::state::{self, State};
 use crate::telemetry::Tracer;
 
@@ -66,6 +67,8 @@ pub struct Dependencies {
     pub ledger: Arc<dyn Ledger>,
     /// The servers that share the journal and the ledger.
     pub fleet: Arc<dyn Fleet>,
+    /// The rollouts.
+    pub rollouts: Arc<dyn RolloutStore>,
 }
 
 /// Returns the trial of versions, which runs this program in another process; `None` if `loading.trial` is off.
@@ -145,16 +148,17 @@ impl App {
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::configured(&config)?;
         let trial = trial(&config, &runtime)?.map(|trial| Trial { cache: load_cache(&config, &trial), ..trial });
-        let State { journal, ledger, fleet } = state::open(&config.state, config.feedback.remembered).await?;
+        let State { journal, ledger, fleet, rollouts } = state::open(&config.state, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;
-        let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger, fleet };
+        let engine = Arc::new(runtime);
+        let parts = Dependencies { engine, isolated_engine, stages, trial, journal, ledger, fleet, rollouts };
         App::build_with(config, parts).await
     }
 
     /// Builds a server like [`App::build`], but from these dependencies.
     pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
         check_routes(&config)?;
-        let Dependencies { engine, isolated_engine, stages, trial, journal, ledger, fleet } = parts;
+        let Dependencies { engine, isolated_engine, stages, trial, journal, ledger, fleet, rollouts } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let api_keys = ApiKeys::load(&config.http, monitor.server())?;
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
@@ -185,7 +189,8 @@ impl App {
         let deployer = Deployer::start(loader, journal, fleet, Arc::clone(&catalog), config.repository.clone()).await?;
         let access_log = AccessLog::start(&config.log, monitor.server())?;
         let tracer = Tracer::start(&config.tracing, monitor.server())?;
-        let state = HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor, access_log);
+        let rollouts = Arc::new(Rollouts::new(deployer, catalog, rollouts, Arc::clone(&monitor)));
+        let state = HttpState::new(&config, api_keys, rollouts, feedback, monitor, access_log);
         let state = Arc::new(state.with_prediction_log(prediction_log).with_tracer(tracer));
         Ok(App { config, state, data_tls, admin_tls, threads })
     }
@@ -277,6 +282,7 @@ impl BoundApp {
             admin_threads.threads.spawn(deployer().poll()),
             admin_threads.threads.spawn(deployer().follow()),
             admin_threads.threads.spawn(deployer().report_to_fleet(name)),
+            admin_threads.threads.spawn(Arc::clone(&state.rollouts).run()),
         ];
         let mut watching: Vec<JoinHandle<()>> =
             [data_tls, admin_tls].into_iter().flatten().map(|tls| tokio::spawn(tls.watch())).collect();

@@ -76,7 +76,8 @@
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
 //! | [`deploy`] | deployments, their journal, and the servers that share it; loads and retires versions | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
-//! | [`state`] | the journal, the ledger and the list of replicas, in memory, in SQLite and in PostgreSQL | HTTP |
+//! | [`rollout`] | rising shares of a new version, which its own counters end: evidence, decisions, the controller | HTTP, SQL |
+//! | [`state`] | the journal, the rollouts, the ledger and the list of replicas, in memory, in SQLite and in PostgreSQL | HTTP |
 //! | [`prediction_log`] | a sample of the requests, with their predictions and later truths, as Parquet files | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`openapi`] | the OpenAPI documents of both listeners, made from the types of `api` and the served models | HTTP |
@@ -148,6 +149,7 @@ pub mod pipeline;
 pub mod prediction_log;
 pub mod registry;
 pub mod repository;
+pub mod rollout;
 pub mod serve;
 pub mod stage;
 pub mod state;

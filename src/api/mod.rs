@@ -2,6 +2,7 @@
 //!
 //! - `routes.rs` is the table of endpoints of both listeners.
 //! - `admin.rs` has every request and response of the admin API.
+//! - `console.rs` has the responses that only a console reads.
 //! - `feedback.rs` has the request with feedback and its response.
 //! - `models.rs` has the views of the served models, and `health.rs` those of the server.
 //! - `v2/` has the requests and responses of the Open Inference Protocol.
@@ -22,6 +23,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod console;
 pub mod feedback;
 pub mod health;
 mod ignore_unknown_members;

@@ -1,13 +1,13 @@
 //! The requests and responses of rollouts in the admin API.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
+use crate::config::OnTimeout;
 use crate::identity::{ModelName, Version};
+use crate::monitor::EventCounts;
 use crate::traffic::Share;
 
 // ===== requests =====
@@ -145,17 +145,6 @@ pub struct RolloutPlan {
     pub shadow: Option<Share>,
 }
 
-/// Action at the end of the maximum time of a step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnTimeout {
-    /// Pause the rollout: the share stays as it is.
-    #[default]
-    Hold,
-    /// Give all requests to the stable version.
-    RollBack,
-}
-
 /// Evidence for one guardrail: a kind of bad event that a request can be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardrailEvidence {
@@ -193,15 +182,6 @@ pub enum GuardrailVerdict {
     NotWorse,
     /// The version is worse.
     Worse,
-}
-
-/// Counts of a version since the start of a rollout.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct EventCounts {
-    /// Number of requests, predictions or outcomes that could have been an event.
-    pub trials: u64,
-    /// Number of events.
-    pub events: u64,
 }
 
 /// A decision in a rollout.
@@ -242,18 +222,53 @@ pub enum RolloutAction {
     Supersede,
 }
 
-// ===== counters =====
-
-/// Counts of a version since its process started, by guardrail. Replicas report them, and the leader adds them.
-pub type GuardrailCounts = BTreeMap<String, EventCounts>;
-
 impl Default for RolloutsQuery {
     fn default() -> RolloutsQuery {
         RolloutsQuery { limit: 20 }
     }
 }
 
+impl GuardrailVerdict {
+    /// Returns the name of the verdict in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            GuardrailVerdict::NoData => "no_data",
+            GuardrailVerdict::Undecided => "undecided",
+            GuardrailVerdict::NotWorse => "not_worse",
+            GuardrailVerdict::Worse => "worse",
+        }
+    }
+}
+
+impl RolloutAction {
+    /// Returns the name of the action in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutAction::Start => "start",
+            RolloutAction::Advance => "advance",
+            RolloutAction::Pause => "pause",
+            RolloutAction::Resume => "resume",
+            RolloutAction::Promote => "promote",
+            RolloutAction::RollBack => "roll_back",
+            RolloutAction::Abort => "abort",
+            RolloutAction::Supersede => "supersede",
+        }
+    }
+}
+
 impl RolloutState {
+    /// Returns the name of the state in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutState::Running => "running",
+            RolloutState::Paused => "paused",
+            RolloutState::Promoted => "promoted",
+            RolloutState::RolledBack => "rolled_back",
+            RolloutState::Aborted => "aborted",
+            RolloutState::Superseded => "superseded",
+        }
+    }
+
     /// Returns true if the rollout goes on.
     pub fn is_active(self) -> bool {
         matches!(self, RolloutState::Running | RolloutState::Paused)

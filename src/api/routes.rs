@@ -252,6 +252,8 @@ endpoints! {
         OpenApi = Get "/openapi.json",
         /// A page to read about this API.
         Docs = Get "/docs",
+        /// The console, a page to watch and to change what is served.
+        Console = Get "/console",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
@@ -270,8 +272,30 @@ endpoints! {
         DriftCounts = Get "/admin/v1/models/{model}/drift/counts",
         /// Compares two versions of a model.
         Compare = Get "/admin/v1/models/{model}/compare",
+        /// Drift of a model's versions over the last day.
+        DriftHistory = Get "/admin/v1/models/{model}/drift/history",
+        /// Requests, latencies and batches of a model's versions.
+        LiveStats = Get "/admin/v1/models/{model}/live",
+        /// Predictions of a model's versions, and their outcomes.
+        Predictions = Get "/admin/v1/models/{model}/predictions",
+        /// What needs attention now.
+        Alerts = Get "/admin/v1/alerts",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
+        /// The current rollout of a model, or else its last one.
+        Rollout = Get "/admin/v1/models/{model}/rollout",
+        /// Starts a rollout that judges itself.
+        StartRollout = Post "/admin/v1/models/{model}/rollout",
+        /// Rollouts of a model.
+        Rollouts = Get "/admin/v1/models/{model}/rollouts",
+        /// Pauses the rollout of a model.
+        PauseRollout = Post "/admin/v1/models/{model}/rollout/pause",
+        /// Resumes the rollout of a model.
+        ResumeRollout = Post "/admin/v1/models/{model}/rollout/resume",
+        /// Ends the rollout of a model.
+        AbortRollout = Post "/admin/v1/models/{model}/rollout/abort",
+        /// Makes the version of a rollout the stable one at once.
+        PromoteRollout = Post "/admin/v1/models/{model}/rollout/promote",
         /// Sets the traffic split of a model.
         Traffic = Put "/admin/v1/models/{model}/traffic",
         /// Makes a version the stable version.
@@ -284,6 +308,8 @@ endpoints! {
         Version = Get "/admin/v1/models/{model}/versions/{version}",
         /// The schemas of a version's instances and predictions, and an example.
         VersionSchema = Get "/admin/v1/models/{model}/versions/{version}/schema",
+        /// Predictions of a version that are not monitored, for the console.
+        Try = Post "/admin/v1/models/{model}/versions/{version}/try",
         /// Loads a version.
         Load = Post "/admin/v1/models/{model}/versions/{version}/load",
         /// Unloads a version.

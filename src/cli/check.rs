@@ -15,7 +15,7 @@ use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::WarmUp;
-use crate::state::{self, MemoryFleet, MemoryJournal, MemoryLedger, PastJournal};
+use crate::state::{self, MemoryFleet, MemoryJournal, MemoryLedger, MemoryRollouts, PastJournal};
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
@@ -42,6 +42,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             trial,
             journal: Arc::new(journal),
             ledger,
+            rollouts: Arc::new(MemoryRollouts::default()),
             fleet: Arc::new(MemoryFleet),
         };
         let app = App::build_with(config, parts).await?;

@@ -38,6 +38,7 @@ mod promote;
 mod reload;
 mod replicas;
 mod rollback;
+mod rollout;
 mod schema;
 mod serve;
 mod server_address;
@@ -210,6 +211,16 @@ all requests again.")]
 Counts what the server has counted since each version was loaded. \"about N more labels\" is how many both versions together \
 need until the observed difference is decided.")]
     Compare(compare::CompareArgs),
+    /// Roll a version out step by step, with an end that its own counters decide: promoted, or rolled back
+    #[command(after_help = "\
+    leeway rollout digits 3 --steps 1,5,25,50,100 --every 10m --watch
+    leeway rollout digits                # what is decided so far, and why
+    leeway rollout digits --pause --reason \"lunch\"
+
+At each step, the version's requests are compared with those of the stable version: errors, refused input, answers \
+beyond the budget, confidence, wrong predictions. It advances once every guardrail says that it is not worse, and is \
+rolled back once one says that it is. See docs/rollouts.md.")]
+    Rollout(Box<rollout::RolloutArgs>),
     /// Copy a share of the requests to a version, whose answers are compared and never returned
     #[command(after_help = "\
     leeway shadow digits 3 --percent 20 --reason \"is it as good?\"
@@ -315,6 +326,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
         Some(Command::Compare(args)) => compare::run(args),
+        Some(Command::Rollout(args)) => rollout::run(*args),
         Some(Command::Shadow(args)) => shadow::run(args),
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),

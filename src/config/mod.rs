@@ -25,6 +25,7 @@ mod onnxruntime_library;
 mod path_prefix;
 mod prediction_log;
 mod repository;
+mod rollout;
 mod route;
 mod settings_file;
 mod sources;
@@ -68,6 +69,9 @@ pub use self::onnxruntime_library::LibraryCandidate;
 pub use self::path_prefix::PathPrefix;
 pub use self::prediction_log::{ModelPredictionLogConfig, PredictionLogConfig};
 pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
+pub use self::rollout::{
+    EventLimits, Guardrail, GuardrailComparison, GuardrailConfig, OnTimeout, RolloutConfig, check_steps, check_times,
+};
 pub use self::route::Route;
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, ChainAnswer, StepConfig};
-use super::{Count, ModelPredictionLogConfig, MonitoringConfig, available_cores, budget, sources};
+use super::{Count, ModelPredictionLogConfig, MonitoringConfig, RolloutConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
 use crate::tensor::RowDimension;
@@ -50,6 +50,9 @@ pub struct ModelConfig {
     /// Log of the model's predictions.
     #[serde(default, skip_serializing_if = "ModelPredictionLogConfig::is_default")]
     pub prediction_log: ModelPredictionLogConfig,
+    /// Rollouts of the model's versions.
+    #[serde(default, skip_serializing_if = "RolloutConfig::is_default")]
+    pub rollout: RolloutConfig,
 }
 
 /// A stage of the pipeline: its kind, and the settings of that kind. The default is no stage.
@@ -253,6 +256,7 @@ impl ModelConfig {
             .and_then(|()| config.model.validate())
             .and_then(|()| config.monitoring.validate())
             .and_then(|()| config.prediction_log.validate())
+            .and_then(|()| config.rollout.validate(&config.monitoring))
             .map_err(|message| SetupError::Config(format!("{place}: {message}")))?;
         Ok(config)
     }

@@ -8,10 +8,13 @@
 //! - `reconcile.rs` decides which versions to load and which to retire.
 //! - `deployer/` carries out these decisions, owns the loaded versions, and publishes snapshots.
 //! - `offline.rs` changes the journal of a server that is not running.
+//! - `alerts.rs` finds what needs attention, and `alert_advice.rs` has the advice of the documentation on it.
 //! - `problems.rs` remembers problems, so that each is logged once.
 //!
 //! This module does not know HTTP.
 
+mod alert_advice;
+mod alerts;
 mod deployer;
 mod deployment;
 mod fleet;
@@ -22,6 +25,7 @@ mod problems;
 mod reconcile;
 mod repository_view;
 
+pub use self::alerts::{AlertFacts, ExpiringCertificate, VersionFacts, alerts};
 pub use self::deployer::Deployer;
 pub use self::deployment::{ChangeNote, ChangeRequest, Transition};
 pub use self::fleet::{Fleet, GONE_AFTER, REPORT_INTERVAL};

@@ -26,6 +26,10 @@ pub enum OperatorError {
     #[error("{0}")]
     #[strum(message = "Change refused")]
     ChangeRefused(String),
+    /// The model has had no rollout.
+    #[error("{0}")]
+    #[strum(message = "No rollout")]
+    NoRollout(String),
     /// The token is missing or wrong.
     #[error("send the header Authorization: Bearer with the token that is configured as admin.token")]
     #[strum(message = "Unauthorized")]
@@ -64,6 +68,7 @@ impl OperatorError {
         match self {
             OperatorError::Conflict { .. } => ErrorKind::Conflict,
             OperatorError::ChangeRefused(_) => ErrorKind::FailedPrecondition,
+            OperatorError::NoRollout(_) => ErrorKind::NotFound,
             OperatorError::Unauthorized => ErrorKind::Unauthenticated,
             OperatorError::Forbidden(_) => ErrorKind::PermissionDenied,
             OperatorError::Journal(_) => ErrorKind::Unavailable,

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::context::Failure;
 use super::json_answer::json;
-use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
-use super::{HttpState, docs, models, openapi, operations, v2};
+use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, of_versions, read_change};
+use super::{HttpState, console, console_data, docs, models, openapi, operations, rollouts, try_out, v2};
 use crate::api::admin::{
     CompareQuery, ComparedVersion, Comparison, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts,
     PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionDrift, VersionDriftCounts,
@@ -34,11 +34,12 @@ const MAX_HISTORY: u32 = 1_000;
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// Returns the handler of an endpoint of the admin listener.
-pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
+pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> MethodRouter<Arc<HttpState>> {
     match endpoint {
         AdminEndpoint::Index => get(operations::index),
         AdminEndpoint::OpenApi => get(openapi::admin),
         AdminEndpoint::Docs => get(docs::page),
+        AdminEndpoint::Console => get(console::redirect),
         AdminEndpoint::Live => get(operations::live),
         AdminEndpoint::Ready => get(operations::ready),
         AdminEndpoint::Metrics => get(operations::metrics),
@@ -48,13 +49,25 @@ pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
         AdminEndpoint::Drift => get(drift),
         AdminEndpoint::DriftCounts => get(drift_counts),
         AdminEndpoint::Compare => get(compare),
+        AdminEndpoint::DriftHistory => get(console_data::drift_history),
+        AdminEndpoint::LiveStats => get(console_data::live),
+        AdminEndpoint::Predictions => get(console_data::predictions),
+        AdminEndpoint::Alerts => get(console_data::alerts),
         AdminEndpoint::History => get(history),
+        AdminEndpoint::Rollout => get(rollouts::show),
+        AdminEndpoint::StartRollout => post(rollouts::start),
+        AdminEndpoint::Rollouts => get(rollouts::list),
+        AdminEndpoint::PauseRollout => post(rollouts::pause),
+        AdminEndpoint::ResumeRollout => post(rollouts::resume),
+        AdminEndpoint::AbortRollout => post(rollouts::abort),
+        AdminEndpoint::PromoteRollout => post(rollouts::promote),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
         AdminEndpoint::Shadow => post(shadow),
         AdminEndpoint::Rollback => post(rollback),
         AdminEndpoint::Version => get(show_version),
         AdminEndpoint::VersionSchema => get(models::show_version_schema),
+        AdminEndpoint::Try => try_out::handler(state),
         AdminEndpoint::Load => post(load),
         AdminEndpoint::Unload => post(unload),
         AdminEndpoint::Reload => post(reload),
@@ -191,16 +204,6 @@ fn versions_and_window(
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
     let versions = wanted.cloned().collect();
     Ok(DriftOf { model, versions, window })
-}
-
-/// Does something with each version on a thread that may block: a verdict on a thousand features takes longer than an
-/// answer of others should wait.
-async fn of_versions<T: Send + 'static>(
-    versions: Vec<Arc<ServedVersion>>,
-    act: impl FnMut(&Arc<ServedVersion>) -> T + Send + 'static,
-) -> Result<Vec<T>, Error> {
-    let acted = tokio::task::spawn_blocking(move || versions.iter().map(act).collect());
-    acted.await.map_err(Error::internal)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`

@@ -1,5 +1,5 @@
 //! Access to the admin API: with the token, or, if none is configured, for programs on this machine. Requests that a
-//! browser sends for a web page are refused.
+//! browser sends for a web page of another origin are refused.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,16 +72,17 @@ fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
 /// of the page's owner that resolves to this machine. The headers `Origin` and `Host` reveal such requests. HTTP/2 has the
 /// host in the authority of the URI. `request_layer.rs` checks that both are the same.
 fn check_sender(headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), OperatorError> {
-    if headers.contains_key(ORIGIN) {
-        return Err(OperatorError::Forbidden(
-            "requests from web pages are not accepted without a token; configure admin.token".to_owned(),
-        ));
-    }
     let host = match (headers.get(HOST), authority) {
         (Some(host), _) => host.to_str().unwrap_or_default(),
         (None, Some(authority)) => authority.as_str(),
         (None, None) => "",
     };
+    if headers.get_all(ORIGIN).iter().any(|origin| !is_origin_of(origin.as_bytes(), host)) {
+        return Err(OperatorError::Forbidden(
+            "requests from web pages of other origins are not accepted without a token; configure admin.token"
+                .to_owned(),
+        ));
+    }
     let name = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
@@ -94,6 +95,13 @@ fn check_sender(headers: &HeaderMap, authority: Option<&Authority>) -> Result<()
         "without a token, the header Host (or :authority) has to be localhost or an address; configure admin.token to use a name"
             .to_owned(),
     ))
+}
+
+/// Returns true if a page of this origin came from the host that the request is sent to. A page of the console sends such
+/// requests.
+fn is_origin_of(origin: &[u8], host: &str) -> bool {
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// Refuses a body that is not announced as JSON. A browser sends JSON to another origin only after a preflight request,

@@ -39,7 +39,7 @@ const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// Key that chooses a version, such as the id of a user. Requests with the same key go to the same version.
 const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
 /// `true` if the request is made up, as by a probe or a load test.
-const X_LEEWAY_SYNTHETIC: HeaderName = HeaderName::from_static("x-leeway-synthetic");
+pub(super) const X_LEEWAY_SYNTHETIC: HeaderName = HeaderName::from_static("x-leeway-synthetic");
 /// Maximum length of a routing key, in bytes.
 const MAX_KEY: usize = 256;
 

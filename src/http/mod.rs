@@ -23,9 +23,11 @@
 //!   clients of TensorFlow Serving read.
 //! - `decoded_body.rs` decompresses bodies while they arrive, and `compression.rs` compresses answers, if that is
 //!   configured. `content_coding.rs` has what both know.
-//! - `api_keys.rs`, `cors.rs` and `path_prefix.rs` are the optional layers of the data listener: clients with keys, web
-//!   pages of other origins, and proxies that publish it below a path. `file_watch.rs` notices that a file has changed.
+//! - `api_keys.rs` and `cors.rs` are the optional layers of the data listener: clients with keys, and web pages of other
+//!   origins. `path_prefix.rs` is for proxies that publish either listener below a path. `file_watch.rs` notices that a file has changed.
 //! - `openapi.rs` answers with the OpenAPI documents, which `documents.rs` keeps, and `docs.rs` with the page that shows them (`docs.html`).
+//! - `console.rs` serves the console, whose files are built from `console/`. `console_data.rs` has what only it
+//!   reads, and `try_out.rs` its predictions.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -42,6 +44,8 @@ mod compression;
 mod connection;
 mod connection_threads;
 mod connections;
+mod console;
+mod console_data;
 mod content_coding;
 mod context;
 mod cors;
@@ -67,6 +71,7 @@ mod predict;
 mod request_layer;
 mod request_report;
 mod request_span;
+mod rollouts;
 mod sockets;
 mod spinning;
 mod stack;
@@ -74,6 +79,7 @@ mod stream;
 mod tensorflow;
 mod tls;
 mod trace_context;
+mod try_out;
 mod v2;
 
 /// The readers of bodies, for the fuzz targets of `fuzz/`.
@@ -104,6 +110,7 @@ use crate::feedback::Feedback;
 use crate::monitor::Monitor;
 use crate::prediction_log::PredictionLog;
 use crate::registry::Catalog;
+use crate::rollout::Rollouts;
 use crate::serve::ShadowQueue;
 use crate::telemetry::Tracer;
 
@@ -113,6 +120,8 @@ pub struct HttpState {
     /// The served models.
     pub catalog: Arc<Catalog>,
     pub deployer: Arc<Deployer>,
+    /// Carries out rollouts.
+    pub rollouts: Arc<Rollouts>,
     /// Token of operators, if one is configured.
     pub admin_token: Option<Token>,
     /// Judges and counts the feedback on predictions.
@@ -172,8 +181,7 @@ impl HttpState {
     pub fn new(
         config: &Config,
         api_keys: Option<Arc<ApiKeys>>,
-        catalog: Arc<Catalog>,
-        deployer: Arc<Deployer>,
+        rollouts: Arc<Rollouts>,
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
         access_log: Option<Arc<AccessLog>>,
@@ -184,8 +192,9 @@ impl HttpState {
         let exposition = Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone());
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
-            catalog,
-            deployer,
+            catalog: Arc::clone(rollouts.catalog()),
+            deployer: Arc::clone(rollouts.deployer()),
+            rollouts,
             admin_token: admin.token.clone(),
             feedback,
             monitor,

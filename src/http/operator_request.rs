@@ -1,7 +1,8 @@
-//! The parts of operators' requests: models and versions in paths, and the bodies of changes.
+//! The parts of operators' requests: models and versions in paths, the bodies of changes, and the work on versions.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
@@ -13,6 +14,7 @@ use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
 use crate::pipeline::Object;
+use crate::registry::ServedVersion;
 
 pub(super) type ModelPath = Result<Path<String>, PathRejection>;
 pub(super) type VersionPath = Result<Path<(String, String)>, PathRejection>;
@@ -68,4 +70,14 @@ pub(super) async fn read_small<T: DeserializeOwned>(request: Request, memory: &M
         Error::InvalidInput(format!("the body: {text}"))
     })?;
     Ok(change)
+}
+
+/// Does something with each version on a thread that may block: a verdict on a thousand features takes longer than an
+/// answer of others should wait.
+pub(super) async fn of_versions<T: Send + 'static>(
+    versions: Vec<Arc<ServedVersion>>,
+    act: impl FnMut(&Arc<ServedVersion>) -> T + Send + 'static,
+) -> Result<Vec<T>, Error> {
+    let acted = tokio::task::spawn_blocking(move || versions.iter().map(act).collect());
+    acted.await.map_err(Error::internal)
 }

@@ -1,4 +1,4 @@
-//! The path prefix under which a proxy publishes the data listener.
+//! The path prefix under which a proxy publishes a listener.
 //!
 //! If the proxy passes it on, `http.path_prefix` makes all paths exist below it, too. If the proxy strips it, the proxy
 //! says so in the header `X-Forwarded-Prefix`. Only links in answers need it.
@@ -7,18 +7,20 @@ use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::HeaderName;
 
-use crate::api::routes::DataEndpoint;
+use crate::api::routes::{AdminEndpoint, DataEndpoint};
 use crate::config::{HttpConfig, PathPrefix, Route};
 use crate::error::{Result, SetupError};
 
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// Refuses a prefix that begins like a route of the data listener.
+/// Refuses a prefix that begins like a route of either listener.
 pub fn check(config: &HttpConfig) -> Result<(), SetupError> {
     let Some(prefix) = &config.path_prefix else { return Ok(()) };
     let first = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
     let of_platform = [&config.predict_route, &config.health_route].into_iter().flatten().map(Route::path);
-    let mut routes = DataEndpoint::ALL.iter().map(|endpoint| endpoint.path()).chain(of_platform);
+    let of_operators = AdminEndpoint::ALL.iter().map(|endpoint| endpoint.path());
+    let of_clients = DataEndpoint::ALL.iter().map(|endpoint| endpoint.path());
+    let mut routes = of_clients.chain(of_operators).chain(of_platform);
     if routes.any(|route| first(route) == first(prefix.as_str())) {
         let taken = prefix.as_str();
         return Err(SetupError::Config(format!("http.path_prefix: {taken} is a path of the server; choose another")));

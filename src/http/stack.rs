@@ -1,6 +1,7 @@
 //! The routes and layers of each listener, assembled in one place.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,8 +15,8 @@ use super::context::Failure;
 use super::error_response::{self, Format};
 use super::predict::{Protocol, predict};
 use super::{
-    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, grpc,
-    invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, console, cors, docs, feedback,
+    grpc, invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;
@@ -112,24 +113,40 @@ fn v2_routes(state: &Arc<HttpState>) -> Router<Arc<HttpState>> {
 /// Returns the router of the admin listener, which is for operators and has its own address.
 pub fn admin(state: &Arc<HttpState>) -> Router {
     let (mut api, mut v2, mut routes) = (Router::new(), Router::new(), Router::new());
-    for endpoint in AdminEndpoint::ALL {
-        let mut handler = operators::handler(*endpoint);
-        if endpoint.method() != Method::Get {
-            handler = handler.layer(from_fn(admin_access::content_layer));
-        }
-        let route = with_allow(endpoint.method(), handler);
-        let path = endpoint.path();
+    for (path, route) in admin_routes(state) {
         match path.strip_prefix(ADMIN_API) {
             Some(path) => api = api.route(path, route),
             None if path.starts_with("/v2/") => v2 = v2.route(path, route),
             None => routes = routes.route(path, route),
         }
     }
+    for (path, files) in console::files() {
+        routes = routes.route(path, with_allow(Method::Get, files));
+    }
     let access = || from_fn_with_state(Arc::clone(state), admin_access::layer);
     // Outermost, so that unknown paths also require the token and reveal nothing about the API.
     let api = api.fallback(unknown_endpoint).layer(access());
     let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem, None);
-    own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError, None))
+    let routes = own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError, None));
+    path_prefix::also_below(state.path_prefix.as_ref(), routes)
+}
+
+/// Returns the routes of the table of the admin listener's endpoints. Endpoints with different methods may share a path.
+fn admin_routes(state: &Arc<HttpState>) -> BTreeMap<&'static str, MethodRouter<Arc<HttpState>>> {
+    let mut handlers: BTreeMap<&str, (MethodRouter<Arc<HttpState>>, Vec<&str>)> = BTreeMap::new();
+    for endpoint in AdminEndpoint::ALL {
+        let mut handler = operators::handler(*endpoint, state);
+        // The body of a prediction may be an image, for example. Admission checks its media type.
+        if endpoint.method() != Method::Get && *endpoint != AdminEndpoint::Try {
+            handler = handler.layer(from_fn(admin_access::content_layer));
+        }
+        let (of_path, allowed) = handlers.entry(endpoint.path()).or_default();
+        *of_path = std::mem::take(of_path).merge(handler);
+        allowed.push(endpoint.method().allowed());
+    }
+    let with_allow =
+        |(path, (handler, allowed)): (_, (_, Vec<&str>))| (path, with_allowed(allowed.join(", "), handler));
+    handlers.into_iter().map(with_allow).collect()
 }
 
 /// Adds the paths that the configuration names, unless they are served already.
@@ -188,9 +205,12 @@ async fn unknown_endpoint() -> Failure {
 
 /// Adds a fallback to a route that refuses all methods except `method`, with a response that names `method`.
 fn with_allow(method: Method, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
-    route.fallback(
-        move || async move { Failure::from(Error::UnsupportedMethod { allowed: method.allowed().to_owned() }) },
-    )
+    with_allowed(method.allowed().to_owned(), route)
+}
+
+/// Adds a fallback to a route that refuses all methods but those in `allowed`, with a response that names these.
+fn with_allowed(allowed: String, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
+    route.fallback(move || async move { Failure::from(Error::UnsupportedMethod { allowed }) })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer asks for")]

@@ -226,7 +226,13 @@ impl BaselineBuilder {
             profile: None,
         };
         let (schema, classes) = (self.schema.clone(), self.classes.clone());
-        let spec = MonitoringSpec { schema, classes, baseline: Some(Arc::new(baseline)), settings, steps: Vec::new() };
+        let spec = MonitoringSpec {
+            schema,
+            classes,
+            baseline: Some(Arc::new(baseline)),
+            settings,
+            ..MonitoringSpec::default()
+        };
         HourlyCounters::with_spec(spec, zone)
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::business_outcome::BusinessOutcome;
 use super::cells::HistogramCounts;
 use super::labels::Outcome;
-use super::outcomes::{BusinessOutcome, Outcomes};
+use super::outcomes::Outcomes;
 use super::quantiles::DurationCounts;
 use super::version_recorder::VersionRecorder;
 use crate::config::BusinessKind;

@@ -25,6 +25,8 @@ pub(super) struct SeenDeployments {
     journal_errors: u64,
     unwritten: u64,
     repository_errors: u64,
+    /// States of the last rollouts, by model.
+    rollouts: BTreeMap<String, &'static str>,
 }
 
 /// A part of the state that a server keeps.
@@ -140,6 +142,12 @@ pub(super) static FAMILIES: &[Family<SeenDeployments>] = &[
         "Problems that the last sync found with the repository, with its folders or with the journal.",
         |seen, series| series.value(&[], seen.repository_errors),
     ),
+    gauge(
+        "leeway_rollout_state",
+        &["model", "state"],
+        "Always 1; its label is the state of the model's last rollout: running, paused, promoted, rolled_back, aborted or superseded.",
+        |seen, series| seen.rollouts.iter().for_each(|(name, state)| series.value(&[name, state], 1u64)),
+    ),
 ];
 
 impl SeenDeployments {
@@ -218,6 +226,11 @@ impl DeploymentRecorder {
     /// Sets the number of problems that the last sync found.
     pub fn set_repository_errors(&self, count: usize) {
         self.seen.lock().repository_errors = count as u64;
+    }
+
+    /// Sets the states of the last rollouts, by model.
+    pub fn set_rollouts<'a>(&self, states: impl Iterator<Item = (&'a str, &'static str)>) {
+        self.seen.lock().rollouts = states.map(|(model, state)| (model.to_owned(), state)).collect();
     }
 
     /// Returns the current metrics.

@@ -410,9 +410,8 @@ impl DriftCounters {
         }
     }
 
-    /// Returns the predictions by class: for all known classes, or for the predicted classes if no names are known. The
-    /// rest counts as `other`.
-    fn classes(&self) -> Vec<(String, u64)> {
+    /// Returns the predictions by class: all known classes, or the predicted ones if no names are known; the rest as `other`.
+    pub(super) fn classes(&self) -> Vec<(String, u64)> {
         let counts = self.cells.sums_of(HANDLES.classes.range());
         let (counts, others) = counts.split_at(MAX_TEXT_BINS);
         let is_known = !self.class_names().is_empty();
@@ -442,6 +441,19 @@ impl DriftCounters {
     /// Returns true if the names of classes are known, or a class was predicted.
     pub(super) fn is_classifier(&self) -> bool {
         !self.class_names().is_empty() || self.cells.sums_of(HANDLES.classes.range()).iter().any(|count| *count > 0)
+    }
+
+    /// Returns the predictions by class since the version was loaded; empty if it does not predict classes.
+    pub(super) fn class_mix(&self) -> Vec<(String, u64)> {
+        self.settle();
+        if self.is_classifier() { self.classes() } else { Vec::new() }
+    }
+
+    /// Returns the maxima of the bins of confidence, with the numbers of predictions; empty without predicted classes.
+    pub(super) fn confidence(&self) -> Vec<(f64, u64)> {
+        let found = self.cells.histogram(HANDLES.confidence);
+        let edges = found.buckets.edges.iter().map(|edge| *edge as f64 / found.buckets.edge_unit);
+        edges.zip(found.counts).filter(|_| self.is_classifier()).collect()
     }
 
     fn write_certainty(&self, series: &mut Series<'_>, histogram: Histogram<'static>) {

@@ -53,7 +53,7 @@ impl HourlyCounters {
         };
         let schema = FeatureSchema { numbers: names(false), texts: names(true) };
         let classes = classes_in(&baseline);
-        let spec = MonitoringSpec { schema, classes, baseline: Some(baseline), settings, steps: Vec::new() };
+        let spec = MonitoringSpec { schema, classes, baseline: Some(baseline), settings, ..MonitoringSpec::default() };
         HourlyCounters::with_spec(spec, zone)
     }
 

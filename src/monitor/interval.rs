@@ -6,7 +6,7 @@ use statrs::distribution::{ContinuousCDF, Normal};
 const Z: f64 = 1.959_963_984_540_054;
 
 /// A confidence interval of 95 %.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Interval {
     /// The lower bound.
     pub lower: f64,

@@ -109,6 +109,11 @@ impl<S: 'static> Declarations<S> {
         &mut self.layout
     }
 
+    /// Returns the layout, for counters that are no metrics.
+    pub(super) const fn without_metric(&mut self) -> &mut Layout {
+        &mut self.layout
+    }
+
     /// Declares a counter, and returns its handle.
     pub(super) const fn counter(
         &mut self,

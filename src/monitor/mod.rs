@@ -8,11 +8,14 @@
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
+//! - For a console: `live_stats.rs` has the numbers that change by the second, `prediction_stats.rs` the predictions and
+//!   their outcomes (`confusion_matrix.rs`), `drift_history.rs` the drift of the last day, and `attention.rs` what may call for
+//!   attention (`recent_requests.rs` has the requests of the last minutes).
 //! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`,
 //!   `watched_bins.rs`; `baseline_builder.rs` makes one; `projection.rs` and `principal_components.rs` are for all features
 //!   together), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
 //!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
-//! - `outcomes.rs` sums up the outcomes of predictions, and `interval.rs` has confidence intervals and tests of them.
+//! - `outcomes.rs` sums up the outcomes of predictions (amounts: `business_outcome.rs`), and `interval.rs` has confidence intervals and tests of them.
 //!   `labelled_baseline.rs` has the quality that is to be expected, and `accuracy_estimate.rs` estimates it without labels,
 //!   by a `calibration_map.rs`.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
@@ -25,29 +28,36 @@
 
 mod accuracy_estimate;
 mod always_valid;
+mod attention;
+mod bad_outcomes;
 mod baseline;
 mod baseline_builder;
 mod bins;
+mod business_outcome;
 mod calibration_map;
 mod cells;
 mod compared_sums;
 mod comparison;
+mod confusion_matrix;
 mod deployment;
 mod drift;
 mod drift_counters;
 mod drift_counts;
+mod drift_history;
 mod drift_metrics;
 mod drift_reading;
 mod drift_report;
 mod drift_verdict;
 mod drift_window;
 mod exposition;
+mod guardrails;
 mod history;
 mod hourly_counters;
 mod interval;
 mod labelled_baseline;
 mod labels;
 mod last_request;
+mod live_stats;
 mod metric;
 mod metric_family;
 mod monitored_features;
@@ -55,11 +65,13 @@ mod outcome_metrics;
 mod outcomes;
 mod overload;
 mod prediction_log_metrics;
+mod prediction_stats;
 mod principal_components;
 mod profile;
 mod projection;
 mod quantile_edges;
 mod quantiles;
+mod recent_requests;
 mod repeated_rows;
 mod requests;
 mod runs;
@@ -83,12 +95,14 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 pub use self::always_valid::MeasuredDifference;
+pub use self::attention::AttentionStats;
 pub use self::baseline::{Baseline, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
 pub use self::calibration_map::{CalibratedBin, CalibrationMap};
 pub use self::compared_sums::VersionSums;
 pub use self::comparison::{ComparedFinding, ComparedMeasure, MeasureKind, MeasuredValue, compare_versions};
+pub use self::confusion_matrix::ConfusionCounts;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{
     BinPositions, BinRole, BinSummary, Comparison, CountsByHour, Drift, DriftStatus, FALSE_ALARM_RATE, MIN_INDEPENDENT,
@@ -97,23 +111,30 @@ pub use self::drift::{
 };
 pub use self::drift_counters::MAX_WINDOW;
 pub use self::drift_counts::{CountedFeature, DriftCounts};
+pub use self::drift_history::{DriftAt, DriftPoint, FeaturePsi, PsiSummary};
 pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
 pub use self::drift_verdict::{DriftVerdict, VerdictReason};
 pub use self::drift_window::DriftWindow;
 pub use self::exposition::metrics;
+pub use self::guardrails::{Dispersion, DispersionWatch, EventCounts, GuardrailCounts, Routing};
 pub use self::hourly_counters::HourlyCounters;
 pub use self::interval::{Difference, Interval};
 pub use self::labelled_baseline::{Confusion, LabelledBaseline, LabelledClasses, LabelledCounter, LabelledValues};
 pub use self::labels::{FeedbackResult, Outcome, RequestPart, ShedReason, Unanswered, VersionLabels};
+pub use self::live_stats::{BatchSizes, BudgetParts, LiveBatches, LiveLatency, LiveStats};
 pub use self::metric::Metric;
 pub use self::monitored_features::MonitoringSpec;
 pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
 use self::overload::OverloadWatches;
 pub use self::prediction_log_metrics::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder};
+pub use self::prediction_stats::{
+    BusinessMeasure, CalibrationPoint, ClassCount, ClassMeasures, ConfidenceBin, PredictionStats,
+};
 pub use self::profile::{DayKinds, FeatureProfile, LearnedProfile, Profile, ProfileOrigin, time_zone};
 pub use self::projection::{ProjectedInput, Projection};
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
+pub use self::recent_requests::RecentRequests;
 pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
 pub use self::server_recorder::{ServerRecorder, TlsRecorder};

@@ -9,7 +9,7 @@ use super::drift::Reference;
 use super::projection::{ProjectedInput, Projection};
 use super::shards::LocalShard;
 use super::watched_bins::{Side, WatchedBins};
-use crate::config::MonitoringConfig;
+use crate::config::{EventLimits, MonitoringConfig};
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber};
 
 /// Facts and settings of a version that determine what is monitored.
@@ -25,6 +25,8 @@ pub struct MonitoringSpec {
     pub settings: MonitoringConfig,
     /// Names of the steps, if the version is a chain.
     pub steps: Vec<String>,
+    /// Limits that make an event for rollouts.
+    pub limits: EventLimits,
 }
 
 /// A feature or a part of the predictions that has a baseline.

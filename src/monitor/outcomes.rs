@@ -14,9 +14,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::bad_outcomes::BadOutcomes;
 use super::bins::{MAX_TEXT_BINS, OTHER};
+use super::business_outcome::BusinessOutcome;
+use super::confusion_matrix::ConfusionMatrix;
 use super::interval::Interval;
-use crate::config::BusinessKind;
+use crate::config::{BusinessKind, EventLimits};
 
 /// Number of bins of confidence, all of the same width: 0 to 0.1, above 0.1 to 0.2, and so on to 1.
 pub(super) const CALIBRATION_BINS: usize = 10;
@@ -62,7 +65,9 @@ pub struct Outcomes {
     pub(super) delays: [u64; DELAY_BUCKETS.len() + 1],
     pub(super) delay_sum: f64,
     pub(super) business: BTreeMap<String, BusinessOutcome>,
+    pub(super) confusion: ConfusionMatrix,
     pub(super) withdrawn: Withdrawn,
+    pub(super) bad: BadOutcomes,
 }
 
 /// Withdrawn counts: the former contributions of labels that were replaced.
@@ -84,15 +89,6 @@ pub struct ClassOutcomes {
     pub(super) predicted: u64,
     pub(super) actual: u64,
     pub(super) correct: u64,
-}
-
-/// Number, sum and sum of squares of the amounts of a business metric.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct BusinessOutcome {
-    pub(super) kind: BusinessKind,
-    pub(super) items: u64,
-    pub(super) sum: f64,
-    pub(super) squares: f64,
 }
 
 /// Comparison of confidence with correctness: sums per bin of confidence.
@@ -178,13 +174,15 @@ impl Calibration {
 impl Outcomes {
     /// Creates empty outcomes. Known classes have entries from the start, because a rate misses the first count of a
     /// series, and because labels from callers must not use up the limit of entries.
-    pub(super) fn of_classes(classes: &[String]) -> Outcomes {
+    pub(super) fn of_classes(classes: &[String], limits: EventLimits) -> Outcomes {
         let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
-        Outcomes { classes: known.collect(), ..Outcomes::default() }
+        let confusion = ConfusionMatrix::of_classes(classes);
+        Outcomes { classes: known.collect(), confusion, bad: BadOutcomes::new(limits), ..Outcomes::default() }
     }
 
     /// Adds the true outcome of a prediction. `delay` is the time from the prediction to its feedback, if known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
+        self.bad.label(predicted, truth);
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
                 let is_correct = class == label;
@@ -192,6 +190,7 @@ impl Outcomes {
                 self.class(class).predicted += 1;
                 self.class(label).actual += 1;
                 self.class(class).correct += u64::from(is_correct);
+                self.confusion.add(label, class, 1);
                 self.calibration.add(*confidence, is_correct);
                 self.squared_error += (confidence - f64::from(u8::from(is_correct))).powi(2);
             }
@@ -214,6 +213,7 @@ impl Outcomes {
 
     /// Replaces the true outcome `before` of a prediction with `truth`.
     pub fn correct(&mut self, predicted: &Predicted, before: &Truth, truth: &Truth) {
+        self.bad.correct(predicted, before, truth);
         match (predicted, before, truth) {
             (
                 Predicted::Class(class, confidence),
@@ -232,6 +232,8 @@ impl Outcomes {
                 self.correct += u64::from(is_correct);
                 self.calibration.bins[bin].correct += u64::from(is_correct);
                 self.class(label).correct += u64::from(is_correct);
+                self.confusion.add(before, class, -1);
+                self.confusion.add(label, class, 1);
                 self.withdrawn.squared_error += error(was_correct);
                 self.squared_error += error(is_correct);
             }
@@ -251,17 +253,18 @@ impl Outcomes {
 
     /// Replaces the amount `before` of a business metric with `amount`.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome::nothing(kind));
-        found.sum += amount - before;
-        found.squares += amount * amount - before * before;
+        self.bad.correct_business(name, before, amount);
+        self.of_business(name, kind).correct(before, amount);
     }
 
     /// Adds the amount of a business metric for a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome::nothing(kind));
-        found.items += 1;
-        found.sum += amount;
-        found.squares += amount * amount;
+        self.bad.business(name, amount);
+        self.of_business(name, kind).add(amount);
+    }
+
+    fn of_business(&mut self, name: &str, kind: BusinessKind) -> &mut BusinessOutcome {
+        self.business.entry(name.to_owned()).or_insert_with(|| BusinessOutcome::new(kind))
     }
 
     /// Returns the counts of a class. Classes beyond the limit share one entry, so that the number of series is
@@ -348,20 +351,6 @@ impl ClassOutcomes {
     /// Of the instances of the class, the share that was predicted as that class.
     pub fn recall(&self) -> Option<f64> {
         ratio(self.correct as f64, self.actual)
-    }
-}
-
-impl BusinessOutcome {
-    fn nothing(kind: BusinessKind) -> BusinessOutcome {
-        BusinessOutcome { kind, items: 0, sum: 0.0, squares: 0.0 }
-    }
-
-    /// Value of the business metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
-    pub(super) fn value(&self) -> f64 {
-        match self.kind {
-            BusinessKind::Sum => self.sum,
-            BusinessKind::Mean | BusinessKind::Rate => self.sum / self.items.max(1) as f64,
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::guardrails::Routing;
 use super::labels::{Outcome, RequestPart, ShedReason, Unanswered};
 use super::quantiles::Timed;
 use super::shards::LocalShard;
@@ -18,6 +19,7 @@ use crate::stage::Stage;
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
     outcome: Outcome,
+    routing: Routing,
 }
 
 /// Guard of a response. It is dropped at the first byte of the response, and then records the duration of the request.
@@ -31,9 +33,9 @@ pub struct Delivery {
 
 impl VersionRecorder {
     /// Begins recording a request that has reached this version.
-    pub fn request(self: &Arc<Self>) -> RequestGuard {
+    pub fn request(self: &Arc<Self>, routing: Routing) -> RequestGuard {
         self.metrics.cells.local().add(HANDLES.requests.in_flight, 1);
-        RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
+        RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned, routing }
     }
 
     /// Records the total duration of an answered request, up to the first byte of the response.
@@ -62,6 +64,9 @@ impl RequestGuard {
             self.recorder.took(&shard, stage.into(), timings.of(stage));
         }
         spent(&shard, clock);
+        if self.routing == Routing::BySplit && clock.total() > self.recorder.slow_above() {
+            shard.add(HANDLES.guardrails.slow, 1);
+        }
         Delivery { recorder: Arc::clone(&self.recorder), started: clock.started() }
     }
 
@@ -77,6 +82,9 @@ impl RequestGuard {
         if let Some(stage) = expired_in(error) {
             shard.add(HANDLES.budget.expired.of(stage), 1);
         }
+        if self.routing == Routing::BySplit && matches!(error.cause(), Error::NonFiniteOutput { .. }) {
+            shard.add(HANDLES.guardrails.non_finite, 1);
+        }
         spent(&shard, clock);
     }
 }
@@ -90,6 +98,10 @@ impl Drop for RequestGuard {
         let shard = self.recorder.metrics.cells.local();
         shard.add(HANDLES.requests.in_flight, 1u64.wrapping_neg());
         shard.add(HANDLES.requests.outcomes.of(self.outcome), 1);
+        if self.routing == Routing::BySplit {
+            shard.add(HANDLES.guardrails.outcomes.of(self.outcome), 1);
+            self.recorder.note_streak(self.outcome);
+        }
     }
 }
 

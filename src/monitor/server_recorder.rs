@@ -229,6 +229,14 @@ impl ServerRecorder {
         self.ready.store(ready.into(), Relaxed);
     }
 
+    /// Returns the times at which the certificates of listeners expire, in seconds since 1970, by the section of the listener
+    /// in the configuration.
+    pub fn certificate_expiries(&self) -> Vec<(&'static str, i64)> {
+        let tls = self.tls.lock();
+        let expiry = |(listener, tls): (&&'static str, &Arc<TlsRecorder>)| (*listener, tls.expiry.load(Relaxed));
+        tls.iter().map(expiry).filter(|(_, expiry)| *expiry > 0).collect()
+    }
+
     /// Sets the gauge of at least one model being served.
     pub fn set_serves_models(&self, serves: bool) {
         self.serves_models.store(serves.into(), Relaxed);

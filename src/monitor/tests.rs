@@ -44,9 +44,9 @@ fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predi
         outcomes.business("revenue", BusinessKind::Sum, 2.5);
     });
     let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
-    drop(version.request().succeeded(&clock));
+    drop(version.request(Routing::BySplit).succeeded(&clock));
     let error = Error::InvalidInput("wrong".to_owned());
-    version.request().failed(&clock, &error);
+    version.request(Routing::BySplit).failed(&clock, &error);
     version
 }
 
@@ -59,11 +59,11 @@ fn classes() -> [Observation; 2] {
 fn a_look_for_overload_sees_the_requests_since_the_last_one() {
     let (_monitor, version) = monitor_with_one_version();
     let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
-    let fail = |error: Error| version.request().failed(&clock, &error);
+    let fail = |error: Error| version.request(Routing::BySplit).failed(&clock, &error);
     fail(Error::QueueFull { capacity: 8, retry_after: Duration::ZERO });
     fail(Error::QueueFull { capacity: 8, retry_after: Duration::ZERO });
     fail(Error::Expired { stage: Stage::Queue, spent: Timings::default() });
-    drop(version.request().succeeded(&clock));
+    drop(version.request(Routing::BySplit).succeeded(&clock));
     let counts = version.counts_since_last_look();
     assert_eq!((counts.requests, counts.expired, counts.shed.iter().sum()), (4, 1, 2));
     assert_eq!(version.counts_since_last_look(), overload::RequestCounts::default());
@@ -105,7 +105,7 @@ async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
     let (monitor, version) = monitor_with_one_version();
     let inference = Duration::from_micros(100);
     let clock = clock(QueueTimings { inference, ..QueueTimings::default() }, None).await;
-    let delivery = version.request().succeeded(&clock);
+    let delivery = version.request(Routing::BySplit).succeeded(&clock);
     version.delivered(Duration::from_nanos(100_001));
     std::mem::forget(delivery);
     let text = monitor.render();
@@ -129,9 +129,9 @@ async fn where_a_budget_went_is_counted() {
     let (monitor, version) = monitor_with_one_version();
     let ms = Duration::from_millis;
     let long = clock(QueueTimings { queue: ms(50), inference: ms(100), entered: None }, Some(ms(100))).await;
-    drop(version.request().succeeded(&long));
+    drop(version.request(Routing::BySplit).succeeded(&long));
     let error = Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
-    version.request().failed(&clock(QueueTimings::default(), None).await, &error);
+    version.request(Routing::BySplit).failed(&clock(QueueTimings::default(), None).await, &error);
     let text = monitor.render();
     for series in [
         "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"inference\"} 1",
@@ -151,7 +151,7 @@ async fn where_a_budget_went_is_counted() {
 #[test]
 fn a_request_that_nobody_finishes_is_abandoned() {
     let (monitor, version) = monitor_with_one_version();
-    let guard = version.request();
+    let guard = version.request(Routing::BySplit);
     assert!(monitor.render().contains("leeway_requests_in_flight{model=\"digits\",version=\"1\"} 1\n"));
     drop(guard);
     let text = monitor.render();
@@ -213,16 +213,18 @@ async fn serve(version: &Arc<VersionRecorder>) {
         let waited =
             QueueTimings { queue: ms(50), inference: Duration::from_micros(micros), ..QueueTimings::default() };
         clock.wait(async { Ok(((), waited)) }, Some(ms(100)), || None).await.unwrap();
-        std::mem::forget(version.request().succeeded(&clock));
+        std::mem::forget(version.request(Routing::BySplit).succeeded(&clock));
         version.delivered(Duration::from_micros(micros + 60_123));
     }
     // The clock starts in the future, so no time has passed on it.
     let untouched = || StageClock::new(Instant::now() + Duration::from_secs(3_600), LARGE_BUDGET);
-    version.request().failed(&untouched(), &Error::InvalidInput("wrong".to_owned()));
-    version.request().failed(&untouched(), &Error::QueueFull { capacity: 1, retry_after: ms(1) });
-    version.request().failed(&untouched(), &Error::Expired { stage: Stage::Queue, spent: untouched().timings() });
-    std::mem::forget(version.request());
-    drop(version.request());
+    version.request(Routing::BySplit).failed(&untouched(), &Error::InvalidInput("wrong".to_owned()));
+    version.request(Routing::BySplit).failed(&untouched(), &Error::QueueFull { capacity: 1, retry_after: ms(1) });
+    version
+        .request(Routing::BySplit)
+        .failed(&untouched(), &Error::Expired { stage: Stage::Queue, spent: untouched().timings() });
+    std::mem::forget(version.request(Routing::BySplit));
+    drop(version.request(Routing::BySplit));
     version.batch(3, 30, 4);
     version.batch(1_000, 10, 0);
     version.worker_restarted();

@@ -69,6 +69,7 @@ pub(super) struct VersionHandles {
     pub(super) batches: BatchHandles,
     pub(super) workers: WorkerHandles,
     pub(super) budget: BudgetHandles,
+    pub(super) guardrails: GuardrailHandles,
 }
 
 const DECLARED: (VersionHandles, Declarations<VersionMetrics>) = {
@@ -78,6 +79,7 @@ const DECLARED: (VersionHandles, Declarations<VersionMetrics>) = {
         batches: BatchHandles::declare(&mut all),
         workers: WorkerHandles::declare(&mut all),
         budget: BudgetHandles::declare(&mut all),
+        guardrails: GuardrailHandles::declare(&mut all),
     };
     declare_times(&mut all);
     (handles, all)
@@ -292,6 +294,36 @@ impl BudgetHandles {
                 "Actual time in queue and run, divided by the time predicted on admission; only for requests that a worker took.",
                 PREDICTION_RATIOS,
             ),
+        }
+    }
+}
+
+/// Handles of the counts that rollouts judge a version by: of requests that named no version. They are no metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GuardrailHandles {
+    pub(super) outcomes: CounterBy<Outcome>,
+    /// Answers that took longer than the limit.
+    pub(super) slow: Counter,
+    /// Requests with an output that is not a finite number.
+    pub(super) non_finite: Counter,
+    /// Predictions with a confidence.
+    pub(super) confidences: Counter,
+    /// Predictions with a low confidence.
+    pub(super) low_confidences: Counter,
+    /// Streaks of failed requests.
+    pub(super) streaks: Counter,
+}
+
+impl GuardrailHandles {
+    const fn declare(all: &mut Declarations<VersionMetrics>) -> GuardrailHandles {
+        let layout = all.without_metric();
+        GuardrailHandles {
+            outcomes: layout.counters_by(),
+            slow: layout.counter(),
+            non_finite: layout.counter(),
+            confidences: layout.counter(),
+            low_confidences: layout.counter(),
+            streaks: layout.counter(),
         }
     }
 }

@@ -1,12 +1,17 @@
 //! The recorder of one version: it counts requests, runs, features, predictions and outcomes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::drift_counters::DriftCounters;
+use super::drift_history::{DriftAt, DriftHistory, DriftPoint};
+use super::drift_report::DriftReport;
+use super::drift_verdict::DriftVerdict;
 use super::drift_window::DriftWindow;
+use super::guardrails::DispersionWatch;
 use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};
@@ -15,6 +20,7 @@ use super::outcomes::{Outcomes, Predicted, Truth};
 use super::overload::RequestCounts;
 use super::profile::LearnedProfile;
 use super::quantiles::Latencies;
+use super::recent_requests::RequestHistory;
 use super::runs::Runs;
 use super::shadow_counters::{ShadowCounters, ShadowCounts};
 use super::step_counters::StepCounters;
@@ -28,6 +34,9 @@ use crate::stage::Timings;
 /// a machine with sixteen cores.
 const THREADS: usize = 32;
 
+/// Maximum age of the report of drift that the readers of a console share.
+const RECENT_DRIFT: Duration = Duration::from_secs(1);
+
 /// The recorder of one version of one model.
 #[derive(Debug)]
 pub struct VersionRecorder {
@@ -37,10 +46,18 @@ pub struct VersionRecorder {
     outcomes: Mutex<Outcomes>,
     /// The steps of a chain.
     pub(super) steps: StepCounters,
+    /// Number of requests that have failed one after the other.
+    pub(super) failing: AtomicU32,
+    pub(super) dispersion: Mutex<DispersionWatch>,
     shadow: ShadowCounters,
     spec: MonitoringSpec,
     /// The learned profile in use.
     learned: Mutex<Option<Arc<LearnedProfile>>>,
+    /// Counts of requests over the last minutes.
+    pub(super) requests: RequestHistory,
+    drift_history: DriftHistory,
+    /// The report of drift that a console showed last, and its time.
+    latest_drift: Mutex<Option<(Duration, Arc<DriftReport>)>>,
     pub(super) windows: MonitoringWindows,
 }
 
@@ -133,12 +150,17 @@ impl VersionRecorder {
         VersionRecorder {
             metrics: VersionMetrics::new(labels, budget),
             latencies: Latencies::new(born, windows.quantiles),
-            outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names())),
+            outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names(), spec.limits.clone())),
             drift_counters,
             steps: StepCounters::new(&spec.steps),
+            failing: AtomicU32::new(0),
+            dispersion: Mutex::default(),
             shadow: ShadowCounters::default(),
             spec,
             learned: Mutex::default(),
+            requests: RequestHistory::new(born),
+            drift_history: DriftHistory::new(born),
+            latest_drift: Mutex::default(),
             windows,
         }
     }
@@ -232,11 +254,48 @@ impl VersionRecorder {
         }
     }
 
+    /// Returns the verdict on the drift of this version, for alerts.
+    pub fn drift_verdict(&self, now: Duration) -> DriftVerdict {
+        self.drift_counters.verdict(now, self.drift_window())
+    }
+
+    /// Duration above which an answer counts as slow.
+    pub(super) fn slow_above(&self) -> Duration {
+        self.spec.limits.slow.unwrap_or(self.metrics.budget.total)
+    }
+
     /// Advances the sliding windows of this version.
     pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
         self.metrics.look_for_requests(clock);
         self.drift_counters.tick(now, clock);
+        self.look_at_dispersion();
+        self.requests.tick(now, &self.metrics);
+        if !self.drift_counters.features().is_empty() {
+            self.drift_history.tick(now, || DriftAt::from(&*self.recent_drift(now)));
+        }
+    }
+
+    /// Returns the drift in the configured window, as of at most a second ago, so that all readers of a console share it.
+    pub(super) fn recent_drift(&self, now: Duration) -> Arc<DriftReport> {
+        let mut latest = self.latest_drift.lock();
+        match &*latest {
+            Some((made, report)) if now < *made + RECENT_DRIFT => Arc::clone(report),
+            _ => {
+                let report = Arc::new(self.stats(now, None).drift);
+                *latest = Some((now, Arc::clone(&report)));
+                report
+            }
+        }
+    }
+
+    /// Returns the drift of the last day, the oldest first. The last point is the current one.
+    pub fn drift_history(&self, now: Duration) -> Vec<DriftPoint> {
+        let mut points = self.drift_history.points();
+        if !self.drift_counters.features().is_empty() {
+            points.push(DriftPoint { at: now, drift: DriftAt::from(&*self.recent_drift(now)) });
+        }
+        points
     }
 
     /// Returns the counts of requests since the last call.
@@ -312,7 +371,7 @@ impl VersionRecorder {
     }
 
     /// Quality of the predictions for the labelled rows of the baseline.
-    fn labelled(&self) -> Option<&LabelledBaseline> {
+    pub(super) fn labelled(&self) -> Option<&LabelledBaseline> {
         self.spec.baseline.as_ref()?.labelled.as_ref()
     }
 

@@ -4,14 +4,17 @@ use serde_json::{Map, Value, json};
 
 use super::document::Document;
 use super::operation::Operation;
+use super::predictions::{prediction, with_answer};
 use super::wire_types::WireTypes;
 use crate::api::admin::{
     ChangeOutcome, CompareQuery, Comparison, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts,
     ModelStatus, Overview, PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionStatus,
 };
+use crate::api::console::{Alerts, ModelDriftHistory, ModelLive, ModelPredictions};
 use crate::api::health::{Index, Live, Ready};
+use crate::api::rollout::{Rollout, RolloutIntervention, RolloutRequest, Rollouts, RolloutsQuery};
 use crate::api::routes::AdminEndpoint;
-use crate::api::schema::ModelSchema;
+use crate::api::schema::{ModelSchema, PredictionAnswer, PredictionRequest};
 use crate::api::v2;
 
 const TAGS: &[(&str, &str)] = &[
@@ -62,6 +65,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         if has_token { operation.needs_token() } else { operation }
     };
     let status = |id: &str| of_api(id, "models").fails(&[404]);
+    let try_out = |id: &str| {
+        let operation = prediction(id).tag("models").fails(&WITHOUT_ACCESS);
+        if has_token { operation.needs_token() } else { operation }
+    };
     let change = |id: &str| of_api(id, "changes").fails(&OF_CHANGES);
     match endpoint {
         AdminEndpoint::Index => server("getIndex").answers("The endpoints.", types.response::<Index>()),
@@ -71,6 +78,14 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Docs => server("getDocs")
             .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
             .responds(304, "The page has not changed.", None, &["ETag"]),
+        AdminEndpoint::Console => server("getConsole")
+            .responds(
+                200,
+                "The page, after the redirection.",
+                Some(("text/html", json!({ "type": "string" }))),
+                &["ETag"],
+            )
+            .responds(303, "The page is at /console/.", None, &["Location"]),
         AdminEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
         AdminEndpoint::Ready => {
             server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
@@ -106,10 +121,39 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .query(types.query::<CompareQuery>())
             .answers("The comparison.", types.response::<Comparison>())
             .fails(&[503]),
+        AdminEndpoint::DriftHistory => status("getDriftHistory")
+            .answers("Drift of the loaded versions.", types.response::<ModelDriftHistory>())
+            .fails(&[503]),
+        AdminEndpoint::LiveStats => status("getLive")
+            .answers("The numbers of the loaded versions.", types.response::<ModelLive>())
+            .fails(&[503]),
+        AdminEndpoint::Predictions => status("getPredictions")
+            .answers("The predictions of the loaded versions.", types.response::<ModelPredictions>())
+            .fails(&[503]),
+        AdminEndpoint::Alerts => {
+            of_api("getAlerts", "server").answers("The alerts, the most severe first.", types.response::<Alerts>())
+        }
         AdminEndpoint::History => status("getHistory")
             .query(types.query::<HistoryQuery>())
             .answers("Deployments, the newest first.", types.response::<History>())
             .fails(&[503]),
+        AdminEndpoint::Rollout => {
+            status("getRollout").answers("The rollout.", types.response::<Rollout>()).fails(&[503])
+        }
+        AdminEndpoint::Rollouts => status("listRollouts")
+            .query(types.query::<RolloutsQuery>())
+            .answers("The rollouts, the newest first.", types.response::<Rollouts>())
+            .fails(&[503]),
+        AdminEndpoint::StartRollout => change("startRollout")
+            .body(
+                types.request::<RolloutRequest>(),
+                Some(json!({ "version": 2, "steps": [10, 100], "reason": "an example" })),
+            )
+            .answers("The rollout.", types.response::<Rollout>()),
+        AdminEndpoint::PauseRollout => intervention(change("pauseRollout"), types),
+        AdminEndpoint::ResumeRollout => intervention(change("resumeRollout"), types),
+        AdminEndpoint::AbortRollout => intervention(change("abortRollout"), types),
+        AdminEndpoint::PromoteRollout => intervention(change("promoteRollout"), types),
         AdminEndpoint::Traffic => change("setTraffic")
             .body(types.request::<TrafficChange>(), Some(json!({ "shares": { "1": 100 }, "reason": "an example" })))
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
@@ -122,6 +166,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Rollback => change("rollBack")
             .body(types.request::<RollbackChange>(), Some(json!({ "reason": "an example" })))
             .answers("The deployment after the change.", types.response::<ChangeOutcome>()),
+        AdminEndpoint::Try => with_answer(
+            try_out("tryVersion").body(types.request::<PredictionRequest>(), None),
+            types.response::<PredictionAnswer>(),
+        ),
         AdminEndpoint::Load => change("loadVersion")
             .body(json!({}), Some(json!({})))
             .answers("Status of the version.", types.response::<VersionStatus>()),
@@ -141,4 +189,11 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
             .body(types.request::<v2::UnloadRequest>(), Some(json!({})))
             .answers("The model is unloaded.", json!({ "type": "object" })),
     }
+}
+
+/// Returns the documentation of an endpoint that handles a rollout.
+fn intervention(operation: Operation, types: &mut WireTypes) -> Operation {
+    operation
+        .body(types.request::<RolloutIntervention>(), Some(json!({ "reason": "an example" })))
+        .answers("The rollout.", types.response::<Rollout>())
 }

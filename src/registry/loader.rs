@@ -222,6 +222,7 @@ impl Loader {
         };
         let watched = MonitoringSpec {
             settings: config.monitoring.clone(),
+            limits: config.rollout.event_limits(),
             steps: chain.steps.iter().map(|step| step.name.to_string()).collect(),
             ..MonitoringSpec::default()
         };
@@ -264,6 +265,7 @@ impl Loader {
             baseline: opened.verified.baseline.clone(),
             settings: config.monitoring.clone(),
             steps: Vec::new(),
+            limits: config.rollout.event_limits(),
         };
         let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);

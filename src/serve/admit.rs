@@ -10,6 +10,7 @@ use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
+use crate::monitor::{RequestGuard, Routing};
 use crate::prediction_log::{RequestToLog, SampledRequest};
 use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
@@ -52,10 +53,14 @@ impl RequestOrigin {
     pub(super) fn observe(
         self,
         by: &ServedVersion,
+        routing: Routing,
         features: Features,
-        predictions: impl Iterator<Item = Observation>,
+        predictions: impl Iterator<Item = Observation> + Clone,
     ) {
         if self == RequestOrigin::Real {
+            if routing == Routing::BySplit {
+                by.recorder.count_confidence(predictions.clone());
+            }
             by.recorder.observe(features, predictions);
         }
     }
@@ -72,6 +77,7 @@ pub struct Admitted {
     budget: LatencyBudget,
     media_type: Option<&'static str>,
     pub(super) origin: RequestOrigin,
+    pub(super) routing: Routing,
     pub(super) notes: Option<Arc<RequestNotes>>,
     /// The request, if it will be logged.
     pub(super) sampled: Option<Arc<SampledRequest>>,
@@ -98,6 +104,10 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
         RequestOrigin::Synthetic => None,
     };
     let notes = notes.cloned();
+    let routing = match (head.target, origin) {
+        (Target::Version(..), _) | (_, RequestOrigin::Synthetic) => Routing::ByName,
+        (Target::Default | Target::Model(_), RequestOrigin::Real) => Routing::BySplit,
+    };
     let shadow = match (shadow, shadows) {
         // Made-up requests and those of chains are not copied.
         (Some(shadow), Some(queue)) if origin == RequestOrigin::Real && steps.is_none() => {
@@ -105,7 +115,8 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
         }
         _ => None,
     };
-    let admitted = Admitted { version, steps, priority, read_at, budget, media_type, origin, notes, sampled, shadow };
+    let admitted =
+        Admitted { version, steps, priority, read_at, budget, media_type, origin, routing, notes, sampled, shadow };
     match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),
@@ -142,8 +153,13 @@ impl Admitted {
 
     /// Counts the request as refused for a reason outside its stages, and returns the error.
     pub fn refused(&self, error: Error) -> Error {
-        self.version.recorder.request().failed(&self.clock(), &error);
+        self.recorded_request().failed(&self.clock(), &error);
         error
+    }
+
+    /// Begins recording the request. A synthetic request is none that a rollout judges by.
+    pub(super) fn recorded_request(&self) -> RequestGuard {
+        self.version.recorder.request(self.routing)
     }
 
     /// Returns the media type of the body, if the body is the raw bytes of one instance.

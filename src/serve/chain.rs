@@ -22,6 +22,7 @@ use crate::config::Chain;
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
+use crate::monitor::Routing;
 use crate::pipeline::chain::{
     ChainInstances, FinishedStep, chain_predictions, count_of, has_instances, instances_of_step,
 };
@@ -106,7 +107,7 @@ impl Admitted {
         }
 
         let RunningChain { version, steps, done, request, .. } = running;
-        let (request_origin, sampled) = (self.origin, self.sampled.clone());
+        let (request_origin, routing, sampled) = (self.origin, self.routing, self.sampled.clone());
         let answer = move |_| {
             let chain = version.chain().ok_or_else(not_a_chain)?;
             let predictions = chain_predictions(chain, done, count)?;
@@ -115,7 +116,7 @@ impl Admitted {
             // The predictions are monitored in the versions that made them.
             let features = Features::with_rows(count);
             log(sampled.as_deref(), &request, &features, &predictions, made_by);
-            request_origin.observe(&version, features, predictions.iter().map(|_| Observation::Nothing));
+            request_origin.observe(&version, routing, features, predictions.iter().map(|_| Observation::Nothing));
             Ok(encoded)
         };
         clock.run(Stage::Postprocess, (&served.costs.postprocess, count), threads, answer).await
@@ -123,6 +124,14 @@ impl Admitted {
 }
 
 impl RunningChain {
+    /// Returns the origin of a step's version.
+    fn routing_of(&self, served: &ServedChain, step: usize) -> Routing {
+        match (self.origin, served.chain.steps.get(step).and_then(|step| step.version)) {
+            (RequestOrigin::Real, None) => Routing::BySplit,
+            (RequestOrigin::Synthetic, _) | (RequestOrigin::Real, Some(_)) => Routing::ByName,
+        }
+    }
+
     /// Runs a step, and records it as a request to its version. Returns the durations of its stages.
     async fn run_step(
         &self,
@@ -140,7 +149,7 @@ impl RunningChain {
         }
         // Time for the later steps and for writing the answer has to be left.
         let finish_by = chain_clock.finish_by(later_runs(&self.steps, index));
-        let recorded = version.recorder.request();
+        let recorded = version.recorder.request(self.routing_of(served, index));
         let trace = self.notes.as_ref().and_then(|notes| notes.trace()).map(|trace| trace.child());
         let traced = trace.clone();
         let finished = self.run_stages((served, index), version, &mut clock, finish_by, threads, traced).await;
@@ -196,11 +205,11 @@ impl RunningChain {
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
-        let (version, request_origin) = (Arc::clone(version), self.origin);
+        let (version, request_origin, routing) = (Arc::clone(version), self.origin, self.routing_of(served, index));
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
         let postprocess = move |deadline| {
             let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
-            request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
+            request_origin.observe(&version, routing, features, predictions.iter().map(Prediction::observation));
             Ok(predictions)
         };
         let cost = (&pipeline.costs.postprocess, elements);

@@ -76,7 +76,7 @@ impl Admitted {
         encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
-        let recorded = self.version.recorder.request();
+        let recorded = self.recorded_request();
         let (mut steps, mut copied) = (Vec::new(), None);
         let done = match &self.version.work {
             Work::Pipeline(pipeline) => {
@@ -141,7 +141,8 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let (request_origin, sampled, copied) = (self.origin, self.sampled.clone(), copied.clone());
+        let (request_origin, routing) = (self.origin, self.routing);
+        let (sampled, copied) = (self.sampled.clone(), copied.clone());
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
@@ -153,7 +154,7 @@ impl Admitted {
                 if version.recorder.monitors_embeddings() {
                     features.embeddings = embeddings(&predictions);
                 }
-                request_origin.observe(&version, features, predictions.iter().map(Prediction::observation));
+                request_origin.observe(&version, routing, features, predictions.iter().map(Prediction::observation));
                 CopiedRequest::keep(copied.as_deref(), || StableAnswer::Predictions(predictions));
                 Ok(encoded)
             }
@@ -161,7 +162,7 @@ impl Admitted {
                 let observed = observations(&version, &outputs, rows, deadline);
                 let outputs = asked_outputs(&version, outputs, &names)?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
-                request_origin.observe(&version, features, observed.into_iter());
+                request_origin.observe(&version, routing, features, observed.into_iter());
                 CopiedRequest::keep(copied.as_deref(), || StableAnswer::Outputs(outputs));
                 Ok(encoded)
             }

@@ -12,6 +12,7 @@ use crate::deploy::{Appended, Fleet, Journal, Latest};
 use crate::error::{OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, LedgerKey, NotRecorded, Recorded};
 use crate::identity::ModelName;
+use crate::rollout::{ProcessCounts, RolloutRecord, RolloutStore};
 
 /// Maximum number of deployments of a model in memory; older ones are dropped.
 pub(super) const KEPT_IN_MEMORY: usize = 1_000;
@@ -125,5 +126,70 @@ impl Ledger for MemoryLedger {
     async fn record(&self, entries: &[Entry]) -> Result<Vec<Recorded>, NotRecorded> {
         let mut known = self.known.lock();
         Ok(entries.iter().map(|entry| known.record(*entry, self.remembered.get())).collect())
+    }
+}
+
+/// Maximum number of rollouts of a model in memory; older ones are dropped.
+const ROLLOUTS_IN_MEMORY: usize = 100;
+
+/// Rollouts that are lost when the process ends.
+#[derive(Debug, Default)]
+pub struct MemoryRollouts {
+    records: Mutex<BTreeMap<ModelName, Vec<RolloutRecord>>>,
+    counts: Mutex<BTreeMap<ModelName, (u64, BTreeMap<String, ProcessCounts>)>>,
+}
+
+#[async_trait]
+impl RolloutStore for MemoryRollouts {
+    /// Always true: no other process has this state.
+    async fn leads(&self) -> Result<bool, OperatorError> {
+        Ok(true)
+    }
+
+    async fn latest(&self) -> Result<Vec<RolloutRecord>, OperatorError> {
+        Ok(self.records.lock().values().filter_map(|records| records.last().cloned()).collect())
+    }
+
+    async fn history(&self, model: &ModelName, limit: u32) -> Result<Vec<RolloutRecord>, OperatorError> {
+        let records = self.records.lock();
+        Ok(records.get(model).into_iter().flatten().rev().take(limit as usize).cloned().collect())
+    }
+
+    async fn write(&self, record: &RolloutRecord) -> Result<bool, OperatorError> {
+        let mut models = self.records.lock();
+        let records = models.entry(record.model.clone()).or_default();
+        let (number, revision) = records.last().map_or((0, 0), |last| (last.number, last.revision));
+        if record.revision == 1 && record.number == number + 1 {
+            records.push(record.clone());
+            let surplus = records.len().saturating_sub(ROLLOUTS_IN_MEMORY);
+            records.drain(..surplus);
+            return Ok(true);
+        }
+        match records.last_mut() {
+            Some(last) if record.number == number && record.revision == revision + 1 => {
+                *last = record.clone();
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn report(&self, of: &RolloutRecord, process: &str, counts: &ProcessCounts) -> Result<(), OperatorError> {
+        let mut all = self.counts.lock();
+        let reported = all.entry(of.model.clone()).or_default();
+        if reported.0 != of.number {
+            *reported = (of.number, BTreeMap::new());
+        }
+        reported.1.insert(process.to_owned(), counts.clone());
+        Ok(())
+    }
+
+    async fn reports(&self, of: &RolloutRecord) -> Result<BTreeMap<String, ProcessCounts>, OperatorError> {
+        let all = self.counts.lock();
+        Ok(all
+            .get(&of.model)
+            .filter(|(number, _)| *number == of.number)
+            .map(|(_, counts)| counts.clone())
+            .unwrap_or_default())
     }
 }

@@ -1,5 +1,5 @@
-//! The state that outlives a server: the journal of deployments, the ledger of feedback, and the list of the servers that
-//! share them. In memory, in SQLite, or in PostgreSQL (`state.url`). The only module with SQL.
+//! The state that outlives a server: the journal of deployments, rollouts, the ledger of feedback, and the list of the
+//! servers that share them. In memory, in SQLite, or in PostgreSQL (`state.url`). The only module with SQL.
 //!
 //! - `open_state.rs` is what a server gets of its state.
 //! - `memory.rs` has the state that is lost when the process ends.
@@ -19,7 +19,7 @@ mod tests;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-pub use self::memory::{MemoryFleet, MemoryJournal, MemoryLedger};
+pub use self::memory::{MemoryFleet, MemoryJournal, MemoryLedger, MemoryRollouts};
 pub use self::open_state::State;
 use crate::config::{StateConfig, StateUrl};
 use crate::deploy::Journal;
@@ -35,6 +35,7 @@ pub async fn open(config: &StateConfig, remembered: NonZeroUsize) -> Result<Stat
             journal: Arc::new(MemoryJournal::default()),
             ledger: Arc::new(MemoryLedger::new(remembered)),
             fleet: Arc::new(MemoryFleet),
+            rollouts: Arc::new(MemoryRollouts::default()),
         }),
         StateUrl::Sqlite(path) => sqlite::open(path, remembered).await,
         StateUrl::Postgres(url) => postgres::open(url, config, remembered).await,

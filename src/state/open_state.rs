@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::deploy::{Fleet, Journal};
 use crate::feedback::Ledger;
+use crate::rollout::RolloutStore;
 
 /// The state of a server.
 #[derive(Debug)]
@@ -14,4 +15,6 @@ pub struct State {
     pub ledger: Arc<dyn Ledger>,
     /// The servers that share this state.
     pub fleet: Arc<dyn Fleet>,
+    /// The rollouts.
+    pub rollouts: Arc<dyn RolloutStore>,
 }

@@ -15,7 +15,8 @@ use leeway::state::MemoryJournal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, PLAIN, Repository, Server, TestApp, client, held_out, ledger, leeway, no_fleet, run, runtime, until,
+    Answer, PLAIN, Repository, Server, TestApp, client, held_out, ledger, leeway, no_fleet, no_rollouts, run, runtime,
+    until,
 };
 
 const PROMOTE: &str = "/admin/v1/models/plus/promote";
@@ -173,6 +174,7 @@ async fn on_disk(repository: &Repository, disk: &Arc<Disk>) -> TestApp {
             journal,
             ledger: ledger(),
             fleet: no_fleet(),
+            rollouts: no_rollouts(),
         },
     )
     .await

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out, no_fleet, runtime};
+use crate::harness::{
+    PLAIN, Repository, Server, TestApp, checkout, client, config, held_out, no_fleet, no_rollouts, runtime,
+};
 
 const KEY: &str = "a key of two replicas";
 
@@ -303,6 +305,7 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
         journal: leeway::state::open_journal(&config.state).await.unwrap(),
         ledger: Arc::<SlowLedger>::clone(&ledger),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let app = TestApp::with_all(config, parts).await;
     let ids = predicted(&app, 1).await;

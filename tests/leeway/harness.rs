@@ -16,7 +16,8 @@ use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::registry::Trial;
-use leeway::state::{MemoryFleet, MemoryLedger, State};
+use leeway::rollout::RolloutStore;
+use leeway::state::{MemoryFleet, MemoryLedger, MemoryRollouts, State};
 use leeway::tensor::{Signature, TensorSpec, Tensors};
 pub(crate) use leeway_testkit::{
     KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, copy_folder, held_out, leeway, run,
@@ -82,6 +83,10 @@ pub(crate) fn no_fleet() -> Arc<dyn Fleet> {
     Arc::new(MemoryFleet)
 }
 
+pub(crate) fn no_rollouts() -> Arc<dyn RolloutStore> {
+    Arc::new(MemoryRollouts::default())
+}
+
 pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
@@ -98,9 +103,18 @@ pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
 
 /// The dependencies of a server without trials.
 pub(crate) async fn dependencies(config: &Config, engine: Arc<dyn Engine>, stages: Stages) -> Dependencies {
-    let State { journal, ledger, fleet } =
+    let State { journal, ledger, fleet, rollouts } =
         leeway::state::open(&config.state, config.feedback.remembered).await.unwrap();
-    Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger, fleet }
+    Dependencies {
+        engine,
+        isolated_engine: Some(isolated_engine()),
+        stages,
+        trial: None,
+        journal,
+        ledger,
+        fleet,
+        rollouts,
+    }
 }
 
 impl TestApp {
@@ -130,6 +144,7 @@ impl TestApp {
             journal,
             ledger: ledger(),
             fleet: no_fleet(),
+            rollouts: no_rollouts(),
         };
         TestApp::with_all(config, parts).await
     }

@@ -24,6 +24,7 @@ mod collector;
 mod command_line;
 mod compare;
 mod compression;
+mod console;
 mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
@@ -76,6 +77,7 @@ mod request_forms;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod rollouts;
 mod s3_server;
 mod several_answers;
 mod shadow;

@@ -20,6 +20,9 @@ async fn all_paths_exist_below_the_prefix_too() {
         assert_eq!(app.get(path).await.status, 200);
         assert_eq!(app.get(&format!("/team/leeway{path}")).await.status, 200, "{path}");
     }
+    for path in ["/console/", "/admin/v1/models"] {
+        assert_eq!(app.admin_get(&format!("/team/leeway{path}")).await.status, 200, "{path}");
+    }
     // The formats of errors are those of the paths without the prefix.
     for (path, with_error) in [("/nothing", false), ("/v1/nothing", true)] {
         let answer = app.get(&format!("/team/leeway{path}")).await;
@@ -47,7 +50,7 @@ async fn all_paths_exist_below_the_prefix_too() {
 
 #[tokio::test]
 async fn a_prefix_that_begins_like_a_path_of_the_server_is_refused() {
-    for prefix in ["/v1", "/v2/here", "/predict", "/metrics/leeway"] {
+    for prefix in ["/v1", "/v2/here", "/predict", "/metrics/leeway", "/admin/x", "/console"] {
         let mut config = config();
         config.http.path_prefix = Some(prefix.parse().unwrap());
         let parts = dependencies(&config, runtime(), Default::default()).await;

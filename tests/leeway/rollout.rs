@@ -11,7 +11,7 @@ use leeway::deploy;
 use leeway::pipeline::Stages;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, no_fleet, run, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, no_fleet, no_rollouts, run, runtime};
 
 /// Versions 1, 2 and 3, which add their own number to x.
 fn repository() -> Repository {
@@ -296,6 +296,10 @@ async fn a_web_page_cannot_reach_through_a_browser() {
     assert_eq!(ask("host", "[::1]:8081").await, 200);
     assert_eq!(ask("host", "rebound.example:8081").await, 403);
     assert_eq!(ask("origin", "http://rebound.example").await, 403);
+    // Another server on the same machine is another origin. The console is a page of this one.
+    assert_eq!(ask("origin", "http://127.0.0.1:1").await, 403);
+    assert_eq!(ask("origin", "null").await, 403);
+    assert_eq!(ask("origin", &format!("http://{}", app.admin)).await, 200);
     let form =
         app.client.post(format!("http://{}{ROLLBACK}", app.admin)).header("content-type", "text/plain").body("{}");
     assert_eq!(form.send().await.unwrap().status(), 415);
@@ -411,6 +415,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
         journal: Arc::clone(&journal),
         ledger: ledger(),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let one = TestApp::with_all(repository.config(), parts()).await;
     let other = TestApp::with_all(repository.config(), parts()).await;
@@ -438,6 +443,7 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
         journal: Arc::clone(&journal),
         ledger: ledger(),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let app = TestApp::with_all(repository.config(), parts).await;
     repository.add("plus", 4, "not_per_row");

@@ -12,7 +12,7 @@ use leeway::repository::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, no_fleet, run, runtime, trial,
+    PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, no_fleet, no_rollouts, run, runtime, trial,
 };
 
 /// A repository whose version 1 serves. A test may break version 2, which adds 5 to x and has the 5 in a file of its
@@ -205,6 +205,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
             journal,
             ledger: ledger(),
             fleet: no_fleet(),
+            rollouts: no_rollouts(),
         };
         let error = leeway::app::App::build_with(config, parts).await.unwrap_err().to_string();
         assert!(error.contains(says), "{does}: {error}");
@@ -319,6 +320,7 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
         journal,
         ledger: ledger(),
         fleet: no_fleet(),
+        rollouts: no_rollouts(),
     };
     let app = TestApp::with_all(config, parts).await;
     std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();

@@ -11,6 +11,7 @@ mod postgres;
 mod process;
 mod python;
 mod repository;
+mod rollouts;
 mod server;
 
 pub use self::floor::Floor;
@@ -23,4 +24,5 @@ pub use self::postgres::Postgres;
 pub use self::process::{KillOnDrop, leeway, run};
 pub use self::python::{python, python_of_peers, succeed};
 pub use self::repository::{PLAIN, Repository, TENSOR_STAGES, test_config};
+pub use self::rollouts::{Rule, Scenario, rolled_back_at};
 pub use self::server::Server;

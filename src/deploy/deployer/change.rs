@@ -316,7 +316,8 @@ impl Deployer {
         Ok(())
     }
 
-    pub(super) fn deployment(&self, name: &ModelName) -> Result<Deployment> {
+    /// Returns the deployment of a model that is in effect.
+    pub fn deployment(&self, name: &ModelName) -> Result<Deployment> {
         self.state.lock().model(name).map(|model| model.deployment.clone())
     }
 

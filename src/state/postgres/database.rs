@@ -29,7 +29,7 @@ const LOCK: i64 = 0x6c65_6577_6179;
 
 /// The tables of schema version 1. `leeway_models` has the current generation of each model: appending a deployment
 /// updates one row of it, so that racing changes wait for each other, and its sum shows every change.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS leeway_schema (version integer NOT NULL)",
     "CREATE TABLE IF NOT EXISTS leeway_models (model text PRIMARY KEY, generation bigint NOT NULL)",
     "CREATE TABLE IF NOT EXISTS leeway_deployments (
@@ -42,6 +42,14 @@ const TABLES: [&str; 7] = [
     "CREATE SEQUENCE IF NOT EXISTS leeway_feedback_order",
     "CREATE TABLE IF NOT EXISTS leeway_replicas (
         id text PRIMARY KEY, report text NOT NULL, seen_at timestamptz NOT NULL
+    )",
+    "CREATE TABLE IF NOT EXISTS leeway_rollouts (
+        model text NOT NULL, number bigint NOT NULL, revision bigint NOT NULL, record text NOT NULL,
+        PRIMARY KEY (model, number)
+    )",
+    "CREATE TABLE IF NOT EXISTS leeway_rollout_counts (
+        model text NOT NULL, number bigint NOT NULL, process text NOT NULL, counts text NOT NULL,
+        PRIMARY KEY (model, number, process)
     )",
 ];
 
@@ -178,8 +186,9 @@ fn with_password(options: &PgConnectOptions, file: Option<&Path>) -> Result<PgCo
 /// Creates the tables in one transaction, or fails if they are of a later version of Leeway.
 async fn create_tables(pool: &PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
-    let is_there: bool =
-        sqlx::query_scalar("SELECT to_regclass('leeway_replicas') IS NOT NULL").fetch_one(&mut *connection).await?;
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('leeway_rollout_counts') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
     if !is_there {
         let mut transaction = connection.begin().await?;
         // Servers that start at the same time wait for each other.

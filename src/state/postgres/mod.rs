@@ -9,6 +9,7 @@ mod fleet;
 mod journal;
 mod last_seen;
 mod ledger;
+mod rollouts;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use self::fleet::PostgresFleet;
 use self::journal::PostgresJournal;
 use self::last_seen::LastSeen;
 use self::ledger::PostgresLedger;
+use self::rollouts::PostgresRollouts;
 use super::open_state::State;
 use crate::config::{PostgresUrl, StateConfig};
 use crate::deploy::Journal;
@@ -36,7 +38,8 @@ pub(super) async fn open(
     Ok(State {
         journal: Arc::new(PostgresJournal::new(Arc::clone(&database), Some(Arc::clone(&last_seen)))),
         ledger: Arc::new(PostgresLedger::new(Arc::clone(&database), remembered, last_seen)),
-        fleet: Arc::new(PostgresFleet::new(database)),
+        fleet: Arc::new(PostgresFleet::new(Arc::clone(&database))),
+        rollouts: Arc::new(PostgresRollouts::new(database)),
     })
 }
 

@@ -17,7 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const FORM: i64 = 1;
 
 /// The tables of schema version 1. Files of early versions of Leeway do not have all of them.
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS deployments (
         model      TEXT    NOT NULL,
         generation INTEGER NOT NULL,
@@ -31,6 +31,23 @@ const TABLES: [&str; 4] = [
         said INTEGER
     ) STRICT",
     "CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, report TEXT NOT NULL, seen_at REAL NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS rollouts (
+        model    TEXT    NOT NULL,
+        number   INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        record   TEXT    NOT NULL,
+        PRIMARY KEY (model, number)
+    ) STRICT",
+    "CREATE TABLE IF NOT EXISTS rollout_counts (
+        model   TEXT    NOT NULL,
+        number  INTEGER NOT NULL,
+        process TEXT    NOT NULL,
+        counts  TEXT    NOT NULL,
+        PRIMARY KEY (model, number, process)
+    ) STRICT",
+    "CREATE TABLE IF NOT EXISTS rollout_leader (
+        id INTEGER PRIMARY KEY CHECK (id = 1), process TEXT NOT NULL, until REAL NOT NULL
+    ) STRICT",
 ];
 
 /// An open state file.
@@ -128,11 +145,12 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     let is_new = form(pool).await? == 0;
     let newest: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said')
-              + (SELECT count(*) FROM pragma_table_info('replicas') WHERE name = 'seen_at')",
+              + (SELECT count(*) FROM pragma_table_info('replicas') WHERE name = 'seen_at')
+              + (SELECT count(*) FROM pragma_table_info('rollout_leader') WHERE name = 'until')",
     )
     .fetch_one(pool)
     .await?;
-    if !is_new && newest == 2 {
+    if !is_new && newest == 3 {
         return Ok(());
     }
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;

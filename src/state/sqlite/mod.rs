@@ -1,7 +1,8 @@
 //! The state in an SQLite file, for one server or for several on one machine.
 //!
 //! - `database.rs` opens the file.
-//! - `journal.rs`, `ledger.rs` and `fleet.rs` are its journal, its ledger and its list of servers.
+//! - `journal.rs`, `ledger.rs`, `rollouts.rs` and `fleet.rs` are its journal, its ledger, its rollouts and its list of
+//!   servers.
 //! - `unwritable_disk.rs` is for a disk that is full or read-only.
 //! - `file.rs` detects that the open file was removed or replaced.
 
@@ -10,6 +11,7 @@ mod file;
 mod fleet;
 pub(super) mod journal;
 pub(super) mod ledger;
+mod rollouts;
 pub(super) mod unwritable_disk;
 
 use std::num::NonZeroUsize;
@@ -20,13 +22,15 @@ use self::database::Database;
 use self::fleet::SqliteFleet;
 use self::journal::SqliteJournal;
 use self::ledger::SqliteLedger;
+use self::rollouts::SqliteRollouts;
 use self::unwritable_disk::{ClosedLedger, FrozenJournal, writable};
 use super::key::random_key;
-use super::memory::MemoryFleet;
+use super::memory::{MemoryFleet, MemoryRollouts};
 use super::open_state::State;
 use crate::deploy::{Fleet, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::Ledger;
+use crate::rollout::RolloutStore;
 
 /// Opens the state in this file. The ledger remembers the last `remembered` entries.
 ///
@@ -48,7 +52,11 @@ pub(super) async fn open(path: &Path, remembered: NonZeroUsize) -> Result<State,
         (Ok(database), Ok(())) => Arc::new(SqliteFleet::new(Arc::clone(database))),
         _ => Arc::new(MemoryFleet),
     };
-    Ok(State { journal: journal(path, database, writable).await?, ledger, fleet })
+    let rollouts: Arc<dyn RolloutStore> = match (&database, &writable) {
+        (Ok(database), Ok(())) => Arc::new(SqliteRollouts::new(Arc::clone(database))),
+        _ => Arc::new(MemoryRollouts::default()),
+    };
+    Ok(State { journal: journal(path, database, writable).await?, ledger, fleet, rollouts })
 }
 
 /// Opens the journal of the state in this file.
