@@ -320,18 +320,23 @@ impl BoundApp {
             tracing::warn!("a thread that serves connections could not be ended in time; the process exits anyway");
         }
         state.feedback.flush(&state.monitor).await;
-        if let Some(prediction_log) = &state.prediction_log {
-            prediction_log.close().await;
-        }
-        if let Some(tracer) = &state.tracer {
-            tracer.close().await;
-        }
-        if let Some(access_log) = &state.access_log {
-            access_log.flush().await;
-        }
+        close_logs(&state).await;
         reason?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Writes what the logs and the export of spans still hold.
+async fn close_logs(state: &HttpState) {
+    if let Some(prediction_log) = &state.prediction_log {
+        prediction_log.close().await;
+    }
+    if let Some(tracer) = &state.tracer {
+        tracer.close().await;
+    }
+    if let Some(access_log) = &state.access_log {
+        access_log.flush().await;
     }
 }
 
