@@ -10,7 +10,7 @@ use leeway::budget::{LatencyBudget, QueueTimings, StageClock};
 use leeway::config::MonitoringWindows;
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::http::compress;
-use leeway::monitor::{Baseline, Monitor, MonitoringSpec, Predicted, Sample, Truth, VersionLabels, VersionRecorder};
+use leeway::monitor::{Baseline, Monitor, MonitoringSpec, Predicted, Routing, Sample, Truth, VersionLabels, VersionRecorder};
 
 /// The allocator of the server.
 #[global_allocator]
@@ -49,7 +49,7 @@ async fn use_version(version: &Arc<VersionRecorder>, random: &mut fastrand::Rng)
         let micros = |most: u64, random: &mut fastrand::Rng| Duration::from_micros(random.u64(20..most));
         let waited = QueueTimings { queue: micros(3_000, random), inference: micros(20_000, random), entered: None };
         clock.wait(async { Ok(((), waited)) }, Some(micros(20_000, random)), || None).await.unwrap();
-        let guard = version.request();
+        let guard = version.request(Routing::BySplit);
         if request % 10 == 0 {
             guard.failed(&clock, &leeway::error::Error::InvalidInput("wrong".to_owned()));
         } else {

@@ -313,15 +313,7 @@ impl BoundApp {
             tracing::warn!("a thread that serves connections could not be ended in time; the process exits anyway");
         }
         state.feedback.flush(&state.monitor).await;
-        if let Some(prediction_log) = &state.prediction_log {
-            prediction_log.close().await;
-        }
-        if let Some(tracer) = &state.tracer {
-            tracer.close().await;
-        }
-        if let Some(access_log) = &state.access_log {
-            access_log.flush().await;
-        }
+        close_logs(&state).await;
         reason?;
         tracing::info!("stopped");
         Ok(())
@@ -339,6 +331,19 @@ fn follow(state: &Arc<HttpState>, admin_threads: &AdminThreads, name: String) ->
         threads.spawn(deployer().report_to_fleet(name)),
         threads.spawn(Arc::clone(&state.rollouts).run()),
     ]
+}
+
+/// Writes what the logs and the export of spans still hold.
+async fn close_logs(state: &HttpState) {
+    if let Some(prediction_log) = &state.prediction_log {
+        prediction_log.close().await;
+    }
+    if let Some(tracer) = &state.tracer {
+        tracer.close().await;
+    }
+    if let Some(access_log) = &state.access_log {
+        access_log.flush().await;
+    }
 }
 
 /// Returns the name of this server in its fleet: the machine, and the port of the admin listener.

@@ -326,7 +326,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
         Some(Command::Compare(args)) => compare::run(args),
-        Some(Command::Rollout(args)) => rollout::run(*args),
+        Some(Command::Rollout(args)) => rollout::run(&args),
         Some(Command::Shadow(args)) => shadow::run(args),
         Some(Command::Load(args)) => load::load(args),
         Some(Command::Unload(args)) => load::unload(args),

@@ -110,7 +110,7 @@ struct ActArgs {
     promote: bool,
 }
 
-pub(super) fn run(args: RolloutArgs) -> Result<()> {
+pub(super) fn run(args: &RolloutArgs) -> Result<()> {
     let servers = args.server.connection.servers()?;
     let path = format!("/models/{}", args.model);
     if args.history {

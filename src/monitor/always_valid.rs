@@ -320,7 +320,7 @@ mod tests {
                 });
                 looks.collect()
             };
-            let wrong = wrong(200, other_scale - scale, sequence);
+            let wrong = wrong(400, other_scale - scale, sequence);
             assert!(wrong <= 0.05, "{wrong}");
         }
     }

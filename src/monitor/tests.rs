@@ -80,6 +80,7 @@ fn the_table_is_what_is_rendered() {
     let spec = MonitoringSpec { steps: vec!["detect".to_owned()], ..MonitoringSpec::default() };
     let chain = monitor.version(labels, LatencyBudget::DEFAULT, spec);
     chain.step(0, &Timings::default(), true);
+    chain.shadow().ended(ShadowOutcome::Compared);
     let _drifted = used(&monitor, "values", |row| Observation::Value((row % 7) as f64));
     monitor.server().count_api_keys(["mobile"].into_iter());
     monitor.server().record_tls("http");

@@ -127,9 +127,7 @@ impl Admitted {
 
         let PreparedRequest { prepared, asked, timeout, priority, held, logged } = request;
         let Prepared { inputs, mut features, origin } = prepared;
-        if let Some(timeout) = timeout {
-            clock.end_within(timeout);
-        }
+        timeout.into_iter().for_each(|timeout| clock.end_within(timeout));
         let rows = inputs.rows();
         if let Some(notes) = &self.notes {
             notes.prepared(rows);

@@ -132,11 +132,14 @@ impl Ledger for MemoryLedger {
 /// Maximum number of rollouts of a model in memory; older ones are dropped.
 const ROLLOUTS_IN_MEMORY: usize = 100;
 
+/// The number of a rollout, and the counts of each process.
+type Reports = (u64, BTreeMap<String, ProcessCounts>);
+
 /// Rollouts that are lost when the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryRollouts {
     records: Mutex<BTreeMap<ModelName, Vec<RolloutRecord>>>,
-    counts: Mutex<BTreeMap<ModelName, (u64, BTreeMap<String, ProcessCounts>)>>,
+    counts: Mutex<BTreeMap<ModelName, Reports>>,
 }
 
 #[async_trait]

@@ -101,8 +101,8 @@ def main():
     nan = [h.make_node("Where", ["chosen", "nan", "x"], ["high"])]
     save("low_high_nan", chosen + nan + classes("high"), [*constants, one, constant("nan", np.float32("nan"))])
 
-    slow("low_high_slow", 400)
-    slow("low_high_slower", 520)
+    slow("low_high_slow", 1200)
+    slow("low_high_slower", 1560)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ use crate::identity::ModelName;
 use crate::rollout::{ProcessCounts, RolloutRecord, RolloutStore};
 
 /// Time for which a server leads after it was last asked, in seconds. Another server takes over then.
-const LEASE_S: f64 = 3.0;
+const LEASE_S: f64 = 2.0;
 
 /// The store of rollouts in an SQLite file.
 #[derive(Debug)]
