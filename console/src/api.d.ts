@@ -328,6 +328,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/shadow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Copies requests to a version, whose answers are only compared */
+        post: operations["setShadow"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/traffic": {
         parameters: {
             query?: never;
@@ -605,7 +622,7 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /** @description Kind of a change. */
-        Action: "discover" | "traffic" | "promote" | "rollback" | "file";
+        Action: "discover" | "traffic" | "promote" | "rollback" | "file" | "shadow";
         /** @description A finding that needs attention. */
         Alert: {
             /** @description The advice that is there. */
@@ -918,6 +935,8 @@ export interface components {
             reason: string;
             /** @description The earlier stable versions, to which rollbacks return, the most recent last. */
             rollback_path: components["schemas"]["Version"][];
+            /** @description Shadow traffic: the version that gets copies of requests; absent if there is none. */
+            shadow?: components["schemas"]["Shadow"] | null;
             /** @description The stable version. */
             stable: components["schemas"]["Version"];
             /** @description Shares of the versions in the requests that name no version. */
@@ -1809,6 +1828,40 @@ export interface components {
         Severity: "page" | "ticket" | "note";
         /** @description A SHA-256 digest, written as 64 hexadecimal digits. */
         Sha256: string;
+        /** @description Shadow traffic of a model: a version that gets copies of a share of the requests that the stable version answers. Its answers are compared, and never returned. */
+        Shadow: {
+            /** @description Share of the stable version's requests that are copied, in percent. */
+            percent: components["schemas"]["Share"];
+            /** @description The version that gets the copies. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description Request body of a change of the shadow traffic. */
+        ShadowChange: {
+            /**
+             * @description Author of the change, for the history.
+             * @default
+             */
+            by: string;
+            /**
+             * Format: uint64
+             * @description The generation that the change is based on. The change is refused if another generation is current.
+             */
+            if_generation?: number | null;
+            /** @description Share of the stable version's requests that are copied, in percent; 0 ends shadow traffic. */
+            percent: components["schemas"]["Share"];
+            /**
+             * @description Reason for the change, for the history.
+             * @default
+             */
+            reason: string;
+            /** @description The version that gets copies of requests. Not needed to end shadow traffic. */
+            version?: components["schemas"]["Version"] | null;
+            /**
+             * Format: uint64
+             * @description Time to wait until the change is in effect on all servers that share the state, in milliseconds.
+             */
+            wait_ms?: number | null;
+        };
         /** @description A share in percent, with at most two decimals. */
         Share: number;
         /** @description Kind of the values that a distribution does not have. */
@@ -3173,6 +3226,59 @@ export interface operations {
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
             503: components["responses"]["Problem503"];
+        };
+    };
+    setShadow: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "percent": 20,
+                 *       "reason": "an example",
+                 *       "version": 3
+                 *     }
+                 */
+                "application/json": components["schemas"]["ShadowChange"];
+            };
+        };
+        responses: {
+            /** @description The deployment after the change. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeOutcome"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
         };
     };
     setTraffic: {
