@@ -51,3 +51,29 @@ test("numbers in a square are a picture to draw on", async ({ page }) => {
   await page.getByRole("button", { name: "Send" }).click();
   await expect(page.locator(".answer-label")).toHaveText(/^[0-9]$/);
 });
+
+test("a text is typed as it is, and a file is chosen", async ({ page }) => {
+  const schema = (instance: unknown, example: unknown) => ({ name: "digits", version: 2, instance, prediction: {}, example: { instances: [example] } });
+  let body = schema({ type: "string" }, "a good day");
+  let sent: unknown;
+  await page.route("**/versions/2/schema", (route) => route.fulfill({ json: body }));
+  await page.route("**/versions/2/try", (route) => {
+    sent = route.request().postDataJSON();
+    return route.fulfill({ json: { predictions: [{ value: 0.25 }], model: { name: "digits", version: 2 }, prediction_ids: ["EQ"] } });
+  });
+  await open(page, "#/models/digits/try");
+  await page.getByLabel("Text").fill('a "bad" one');
+  await audit(page);
+  await page.getByRole("button", { name: "Send" }).click();
+  await expect(page.locator(".answer-label")).toHaveText("0.25");
+  expect(sent).toEqual({ instances: ['a "bad" one'] });
+
+  body = schema({ type: "object", properties: { b64: { type: "string", contentEncoding: "base64" } }, required: ["b64"] }, { b64: "AAAA" });
+  await page.reload();
+  await page.getByLabel("b64").setInputFiles({ name: "cat.png", mimeType: "image/png", buffer: Buffer.from("cat") });
+  await expect(page.locator("main")).toContainText("3 bytes are chosen");
+  await audit(page);
+  await page.getByRole("button", { name: "Send" }).click();
+  await expect(page.locator(".answer-label")).toBeVisible();
+  expect(sent).toEqual({ instances: [{ b64: "Y2F0" }] });
+});

@@ -13,7 +13,7 @@ use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
 use crate::model::BatchingStatus;
-use crate::monitor::{DriftCounts, DriftReport};
+use crate::monitor::{ComparedMeasure, DriftCounts, DriftReport, Outcome};
 use crate::pipeline::Object;
 use crate::registry::LoadStep;
 use crate::repository::Manifest;
@@ -359,6 +359,7 @@ change! {
     /// Request body of a change of the shadow traffic.
     ShadowChange {
         /// The version that gets copies of requests. Not needed to end shadow traffic.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<Version>,
         /// Share of the stable version's requests that are copied, in percent; 0 ends shadow traffic.
         percent: Share,
@@ -435,6 +436,40 @@ pub struct VersionDriftCounts {
     /// The counts of the version's window.
     #[serde(flatten)]
     pub counts: DriftCounts,
+}
+
+// ===== comparisons =====
+
+/// Comparison of two loaded versions of a model, by what this server has counted since each was loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// The model.
+    pub model: ModelName,
+    /// The first version.
+    pub one: ComparedVersion,
+    /// The second version, which the findings are about.
+    pub other: ComparedVersion,
+    /// The measures.
+    pub measures: Vec<ComparedMeasure>,
+}
+
+/// A version in a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ComparedVersion {
+    /// Number of the version.
+    pub version: Version,
+    /// Requests since the version was loaded, by outcome.
+    pub requests: BTreeMap<Outcome, u64>,
+}
+
+/// Query parameters of a request for a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompareQuery {
+    /// The first version.
+    pub one: Version,
+    /// The second version, which the findings are about.
+    pub other: Version,
 }
 
 /// Query parameters of a request for the drift of a model.

@@ -270,6 +270,8 @@ endpoints! {
         Drift = Get "/admin/v1/models/{model}/drift",
         /// The counts that drift is measured on, to be added to those of other servers.
         DriftCounts = Get "/admin/v1/models/{model}/drift/counts",
+        /// Compares two versions of a model.
+        Compare = Get "/admin/v1/models/{model}/compare",
         /// Drift of a model's versions over the last day.
         DriftHistory = Get "/admin/v1/models/{model}/drift/history",
         /// Requests, latencies and batches of a model's versions.

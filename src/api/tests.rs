@@ -125,7 +125,7 @@ fn the_status_and_the_history_are_read_as_they_were_written() {
     answer::<ChangeOutcome>(
         &json!({ "changed": true, "deployment": deployment(), "before": before, "unwritten": "a full disk" }),
     );
-    for action in [Action::Discover, Action::Traffic, Action::Promote, Action::Rollback] {
+    for action in [Action::Discover, Action::Traffic, Action::Promote, Action::Rollback, Action::File, Action::Shadow] {
         assert_eq!(serde_json::to_value(action).unwrap(), action.name());
     }
 }
@@ -138,6 +138,7 @@ fn changes_and_queries_refuse_what_they_do_not_know() {
         change
     };
     request::<PromoteChange>(&note("version", json!(2)));
+    request::<ShadowChange>(&note("percent", json!(20)));
     request::<RollbackChange>(&note("if_generation", Value::Null));
     request::<HistoryQuery>(&json!({ "limit": 5, "before": 12 }));
     request::<DriftQuery>(&json!({ "version": 2, "window_s": 3600 }));

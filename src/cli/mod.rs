@@ -10,6 +10,7 @@ mod change;
 mod check;
 mod clean_up;
 mod client;
+mod compare;
 mod completions;
 mod demo;
 mod drift;
@@ -203,6 +204,13 @@ all requests again.")]
     Promote(promote::PromoteArgs),
     /// Give all requests to the stable version, or, if it has them already, to the stable version before it
     Rollback(rollback::RollbackArgs),
+    /// Compare two versions by their requests, latencies, predictions and true outcomes, with p-values that stay valid
+    #[command(after_help = "\
+    leeway compare digits 2 3        # is version 3 better than version 2?
+
+Counts what the server has counted since each version was loaded. \"about N more labels\" is how many both versions together \
+need until the observed difference is decided.")]
+    Compare(compare::CompareArgs),
     /// Roll a version out step by step, with an end that its own counters decide: promoted, or rolled back
     #[command(after_help = "\
     leeway rollout digits 3 --steps 1,5,25,50,100 --every 10m --watch
@@ -317,6 +325,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Traffic(args)) => traffic::run(args),
         Some(Command::Promote(args)) => promote::run(args),
         Some(Command::Rollback(args)) => rollback::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Rollout(args)) => rollout::run(*args),
         Some(Command::Shadow(args)) => shadow::run(args),
         Some(Command::Load(args)) => load::load(args),

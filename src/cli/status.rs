@@ -14,10 +14,11 @@ use super::replicas::{problems_of_replicas, write_replicas};
 use super::servers::{ServerArgs, Servers, Title};
 use super::table_cells::{align_right, cell, milliseconds, seconds, table, text_of, words};
 use super::terminal;
-use super::version_numbers::VersionNumbers;
+use super::version_numbers::{ShadowNumbers, VersionNumbers};
 use crate::api::admin::{ModelStatus, Overview, VersionState, VersionStatus};
 use crate::identity::ModelName;
 use crate::model::{BatchingStatus, Independence};
+use crate::traffic::Shadow;
 
 /// Timeout of a request of `--check`.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -184,6 +185,7 @@ pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus, numbers: Opt
         seconds(deployment.change.at)
     )?;
     writeln!(out, "{}", text_of(&versions(model, numbers.unwrap_or_default())))?;
+    write_shadow(out, model, numbers.unwrap_or_default())?;
     if let Some(problem) = &model.unserved {
         writeln!(out, "problem: NOT SERVED: {problem}")?;
     }
@@ -195,6 +197,30 @@ pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus, numbers: Opt
         write_remarks(out, version)?;
     }
     Ok(())
+}
+
+/// Writes a line about shadow traffic, if there is any.
+fn write_shadow(out: &mut dyn Write, model: &ModelStatus, numbers: &[VersionNumbers]) -> Result<()> {
+    let Some(Shadow { version, percent }) = model.deployment.shadow else { return Ok(()) };
+    write!(out, "shadow: version {version} gets copies of {percent} of the requests")?;
+    let is_it = |found: &&VersionNumbers| found.model == model.model.as_str() && found.version == version.to_string();
+    match numbers.iter().find(is_it).map(|found| &found.shadow) {
+        None => write!(out, ", but is not loaded")?,
+        Some(ShadowNumbers { agreed, disagreed, .. }) if agreed + disagreed == 0.0 => {
+            write!(out, "; nothing is compared yet")?;
+        }
+        Some(ShadowNumbers { agreed, disagreed, only_it_failed, not_run }) => {
+            let (compared, share) = (agreed + disagreed, 100.0 * agreed / (agreed + disagreed));
+            write!(
+                out,
+                "; {share:.2}% of {compared:.0} predictions agree, {only_it_failed:.0} requests failed only there"
+            )?;
+            if *not_run > 0.0 {
+                write!(out, ", {not_run:.0} copies were not run")?;
+            }
+        }
+    }
+    Ok(writeln!(out)?)
 }
 
 /// Returns the versions of a model as a table.

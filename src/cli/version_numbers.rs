@@ -40,6 +40,19 @@ pub(super) struct VersionNumbers {
     pub(super) accuracy: Option<f64>,
     /// Mean absolute error of predicted numbers.
     pub(super) mae: Option<f64>,
+    pub(super) shadow: ShadowNumbers,
+}
+
+/// Numbers of the copies of requests that a version got.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct ShadowNumbers {
+    /// Compared predictions that agree with those of the stable version.
+    pub(super) agreed: f64,
+    pub(super) disagreed: f64,
+    /// Requests that the stable version has answered, and this one has not.
+    pub(super) only_it_failed: f64,
+    /// Copies that were dropped, or found no room in time.
+    pub(super) not_run: f64,
 }
 
 /// Numbers of features and parts of predictions by drift status.
@@ -62,6 +75,7 @@ impl VersionNumbers {
         let labels = [("model", &*model), ("version", &*version)];
         let value = |name| metrics.value(name, &labels).filter(|value| !value.is_nan());
         let outcome = |outcome| metrics.sum("requests_total", &[labels[0], labels[1], ("outcome", outcome)]);
+        let copies = |outcome| metrics.sum("shadow_requests_total", &[labels[0], labels[1], ("outcome", outcome)]);
         let p95 = |(stage, _): (&str, &str)| {
             let labels = [labels[0], labels[1], ("stage", stage), ("quantile", "0.95")];
             metrics.value("latency_quantile_seconds", &labels).filter(|value| !value.is_nan())
@@ -91,6 +105,12 @@ impl VersionNumbers {
             },
             accuracy: value("outcome_accuracy"),
             mae: value("outcome_mae"),
+            shadow: ShadowNumbers {
+                agreed: metrics.sum("shadow_predictions_total", &[labels[0], labels[1], ("agreement", "agreed")]),
+                disagreed: metrics.sum("shadow_predictions_total", &[labels[0], labels[1], ("agreement", "disagreed")]),
+                only_it_failed: copies("only_shadow_failed"),
+                not_run: copies("dropped") + copies("starved"),
+            },
             model,
             version,
         }

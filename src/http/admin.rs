@@ -14,14 +14,14 @@ use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, of_versions, read_change};
 use super::{HttpState, console, console_data, docs, models, openapi, operations, rollouts, try_out, v2};
 use crate::api::admin::{
-    DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, PromoteChange, RollbackChange, ShadowChange,
-    TrafficChange, VersionDrift, VersionDriftCounts,
+    CompareQuery, ComparedVersion, Comparison, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts,
+    PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionDrift, VersionDriftCounts,
 };
 use crate::api::routes::AdminEndpoint;
 use crate::deploy::{ChangeNote, ChangeRequest, Transition};
 use crate::error::{Error, OperatorError, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::MAX_WINDOW;
+use crate::monitor::{MAX_WINDOW, VersionSums, compare_versions};
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
 use crate::traffic::{Shadow, Share, TrafficSplit};
@@ -48,6 +48,7 @@ pub(super) fn handler(endpoint: AdminEndpoint, state: &Arc<HttpState>) -> Method
         AdminEndpoint::ModelSchema => get(models::show_schema),
         AdminEndpoint::Drift => get(drift),
         AdminEndpoint::DriftCounts => get(drift_counts),
+        AdminEndpoint::Compare => get(compare),
         AdminEndpoint::DriftHistory => get(console_data::drift_history),
         AdminEndpoint::LiveStats => get(console_data::live),
         AdminEndpoint::Predictions => get(console_data::predictions),
@@ -137,6 +138,37 @@ pub(super) async fn drift_counts(
     };
     let versions = of_versions(versions, count).await?;
     Ok(json(&ModelDriftCounts { model, enabled: state.monitor.windows().enabled, versions })?)
+}
+
+/// `GET /admin/v1/models/{model}/compare?one=2&other=3`
+pub(super) async fn compare(
+    State(state): State<Arc<HttpState>>,
+    path: ModelPath,
+    asked: Result<Query<CompareQuery>, QueryRejection>,
+) -> Answer {
+    let model = model_in_path(path)?;
+    let Query(CompareQuery { one, other }) =
+        asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
+    if one == other {
+        let problem = format!("one and other: found version {one} twice, expected two versions");
+        return Err(Error::InvalidInput(problem).into());
+    }
+    let snapshot = state.catalog.snapshot();
+    let (_, served) = snapshot.model(model.as_str())?;
+    let loaded = |version: Version| match served.versions.get(&version) {
+        Some(found) => Ok(Arc::clone(found)),
+        // Fails if the version does not exist at all.
+        None => state.deployer.version(&model, version).and_then(|_| {
+            let problem = "is not loaded, so nothing of it is counted; load it first";
+            Err(Error::InvalidInput(format!("version {version} of model {model} {problem}")))
+        }),
+    };
+    let versions = vec![loaded(one)?, loaded(other)?];
+    let sums = of_versions(versions, |served: &Arc<ServedVersion>| (served.version, served.recorder.sums())).await?;
+    let [(one, first), (other, second)] = &*sums else { return Err(Error::internal("not two versions").into()) };
+    let compared = |version: Version, sums: &VersionSums| ComparedVersion { version, requests: sums.requests.clone() };
+    let measures = compare_versions(first, second);
+    Ok(json(&Comparison { model, one: compared(*one, first), other: compared(*other, second), measures })?)
 }
 
 /// Subject of a request for drift.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::accuracy_estimate::{AccuracyEstimator, EstimatedAccuracy, ExpectedSums};
 use super::bins::{MAX_TALLIED, MAX_TEXT_BINS, OTHER};
-use super::cells::{Buckets, Counter, Counters, Histogram};
+use super::cells::{Buckets, Counter, Counters, Histogram, HistogramCounts};
 use super::drift_reading::DriftReading;
 use super::drift_verdict::{DriftVerdict, WEEK};
 use super::drift_window::DriftWindow;
@@ -399,14 +399,18 @@ impl DriftCounters {
         (predictions > 0).then_some(EstimatedAccuracy { accuracy, standard_error: None })
     }
 
+    /// Returns the confidences of all predicted classes, and the number of low ones.
+    pub(super) fn confidences(&self) -> (HistogramCounts<'static>, u64) {
+        (self.cells.histogram(HANDLES.confidence), self.cells.sum(HANDLES.low_confidence))
+    }
+
     fn write_expected(&self, series: &mut Series<'_>, counter: Counter, unit: f64) {
         if self.estimator.is_some() {
             series.value(&[], self.cells.sum(counter) as f64 / unit);
         }
     }
 
-    /// Returns the predictions by class: for all known classes, or for the predicted classes if no names are known. The
-    /// rest counts as `other`.
+    /// Returns the predictions by class: all known classes, or the predicted ones if no names are known; the rest as `other`.
     pub(super) fn classes(&self) -> Vec<(String, u64)> {
         let counts = self.cells.sums_of(HANDLES.classes.range());
         let (counts, others) = counts.split_at(MAX_TEXT_BINS);
@@ -445,8 +449,7 @@ impl DriftCounters {
         if self.is_classifier() { self.classes() } else { Vec::new() }
     }
 
-    /// Returns the maxima of the bins of confidence, with the numbers of predictions; empty if the version does not predict
-    /// classes.
+    /// Returns the maxima of the bins of confidence, with the numbers of predictions; empty without predicted classes.
     pub(super) fn confidence(&self) -> Vec<(f64, u64)> {
         let found = self.cells.histogram(HANDLES.confidence);
         let edges = found.buckets.edges.iter().map(|edge| *edge as f64 / found.buckets.edge_unit);

@@ -17,7 +17,7 @@ pub(super) trait Label: Copy + 'static {
 }
 
 /// Outcome of a request that reached a version. A closed set, because it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The request was answered with predictions.

@@ -15,24 +15,29 @@
 //!   `watched_bins.rs`; `baseline_builder.rs` makes one; `projection.rs` and `principal_components.rs` are for all features
 //!   together), and `drift_counters.rs` counts into them. `drift/` has the measures of drift and the verdicts.
 //!   `drift_reading.rs` computes them once for all readers, and `drift_report.rs` is the report for operators.
-//! - `outcomes.rs` sums up the outcomes of predictions, and `interval.rs` has confidence intervals and tests of them.
+//! - `outcomes.rs` sums up the outcomes of predictions (amounts: `business_outcome.rs`), and `interval.rs` has confidence intervals and tests of them.
 //!   `labelled_baseline.rs` has the quality that is to be expected, and `accuracy_estimate.rs` estimates it without labels,
 //!   by a `calibration_map.rs`.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `step_counters.rs` counts the steps of chains, and `shadow_counters.rs` the copied requests of shadow traffic.
 //! - `overload.rs` logs when a model begins to refuse requests for want of time, and when that is over.
+//! - `comparison.rs` compares two versions, by the statistics of `always_valid.rs`.
 //! - `runs.rs` records the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
 mod accuracy_estimate;
+mod always_valid;
 mod attention;
 mod bad_outcomes;
 mod baseline;
 mod baseline_builder;
 mod bins;
+mod business_outcome;
 mod calibration_map;
 mod cells;
+mod compared_sums;
+mod comparison;
 mod confusion_matrix;
 mod deployment;
 mod drift;
@@ -89,11 +94,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+pub use self::always_valid::MeasuredDifference;
 pub use self::attention::AttentionStats;
 pub use self::baseline::{Baseline, FeatureBaseline, RECONSTRUCTION_ERROR, RareValues, Reconstruction, Summary};
 pub use self::baseline_builder::{BaselineBuilder, Sample};
 pub use self::bins::Bins;
 pub use self::calibration_map::{CalibratedBin, CalibrationMap};
+pub use self::compared_sums::VersionSums;
+pub use self::comparison::{ComparedFinding, ComparedMeasure, MeasureKind, MeasuredValue, compare_versions};
 pub use self::confusion_matrix::ConfusionCounts;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{

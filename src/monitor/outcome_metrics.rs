@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::business_outcome::BusinessOutcome;
 use super::cells::{Buckets, HistogramCounts};
 use super::drift_counters::DriftCounters;
 use super::interval::Interval;
 use super::metric_family::{Family, counter, gauge, histogram};
-use super::outcomes::{BusinessOutcome, CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
+use super::outcomes::{CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
 use super::text::{Number, Series};
 
 /// Measures of the outcomes of a version's predictions. A measure is `None` before the first outcome, or if it does not

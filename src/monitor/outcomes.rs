@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::bad_outcomes::BadOutcomes;
 use super::bins::{MAX_TEXT_BINS, OTHER};
+use super::business_outcome::BusinessOutcome;
 use super::confusion_matrix::ConfusionMatrix;
 use super::interval::Interval;
 use crate::config::{BusinessKind, EventLimits};
@@ -88,14 +89,6 @@ pub struct ClassOutcomes {
     pub(super) predicted: u64,
     pub(super) actual: u64,
     pub(super) correct: u64,
-}
-
-/// Number and sum of the amounts of a business metric.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct BusinessOutcome {
-    pub(super) kind: BusinessKind,
-    pub(super) items: u64,
-    pub(super) sum: f64,
 }
 
 /// Comparison of confidence with correctness: sums per bin of confidence.
@@ -261,16 +254,17 @@ impl Outcomes {
     /// Replaces the amount `before` of a business metric with `amount`.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
         self.bad.correct_business(name, before, amount);
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
-        found.sum += amount - before;
+        self.of_business(name, kind).correct(before, amount);
     }
 
     /// Adds the amount of a business metric for a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
         self.bad.business(name, amount);
-        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
-        found.items += 1;
-        found.sum += amount;
+        self.of_business(name, kind).add(amount);
+    }
+
+    fn of_business(&mut self, name: &str, kind: BusinessKind) -> &mut BusinessOutcome {
+        self.business.entry(name.to_owned()).or_insert_with(|| BusinessOutcome::new(kind))
     }
 
     /// Returns the counts of a class. Classes beyond the limit share one entry, so that the number of series is
@@ -357,16 +351,6 @@ impl ClassOutcomes {
     /// Of the instances of the class, the share that was predicted as that class.
     pub fn recall(&self) -> Option<f64> {
         ratio(self.correct as f64, self.actual)
-    }
-}
-
-impl BusinessOutcome {
-    /// Value of the business metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
-    pub(super) fn value(&self) -> f64 {
-        match self.kind {
-            BusinessKind::Sum => self.sum,
-            BusinessKind::Mean | BusinessKind::Rate => self.sum / self.items.max(1) as f64,
-        }
     }
 }
 

@@ -172,7 +172,7 @@ fn by_class(sums: &Outcomes) -> Vec<ClassMeasures> {
 }
 
 fn business(sums: &Outcomes) -> Vec<BusinessMeasure> {
-    let measure = |(name, found): (&String, &super::outcomes::BusinessOutcome)| BusinessMeasure {
+    let measure = |(name, found): (&String, &super::business_outcome::BusinessOutcome)| BusinessMeasure {
         name: name.clone(),
         kind: found.kind,
         value: found.value(),

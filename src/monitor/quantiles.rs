@@ -42,6 +42,10 @@ pub(super) struct Latencies {
     history: History<u32>,
 }
 
+/// Counts of durations, in the buckets of [`Latencies`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct DurationCounts(Vec<u64>);
+
 /// Durations of the requests of a version, as plain values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyStats {
@@ -172,6 +176,12 @@ impl Latencies {
         cells.add(HANDLES.nanos.of(timed), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Returns the counts of the durations of whole answered requests since the version was loaded.
+    pub(super) fn answered(&self) -> DurationCounts {
+        let cells = HANDLES.buckets_of(Timed::Answered(RequestPart::Total)).range();
+        DurationCounts(self.cells.sums_of(cells))
+    }
+
     pub(super) fn tick(&self, now: Duration) {
         // Differences within a window are far below 2³², so the lower 32 bits are enough.
         self.history.tick(now, || self.cells.sums().into_iter().map(|sum| sum as u32).collect());
@@ -214,6 +224,20 @@ impl Latencies {
     }
 }
 
+// ===== impl DurationCounts =====
+
+impl DurationCounts {
+    /// Number of durations.
+    pub(super) fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Returns a quantile of the durations; `None` if there are none.
+    pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
+        quantile(&self.0, share)
+    }
+}
+
 /// Returns the index of the bucket that a duration is in.
 fn bucket(took: Duration) -> usize {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -243,12 +267,12 @@ fn middle(bucket: usize) -> Duration {
 
 /// Returns a quantile of the counted durations: the middle of the first bucket such that at least this share of all
 /// durations is in it or in earlier buckets.
-fn quantile(counts: &[u32], share: f64) -> Option<Duration> {
-    let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+fn quantile<N: Copy + Into<u64>>(counts: &[N], share: f64) -> Option<Duration> {
+    let all: u64 = counts.iter().map(|count| (*count).into()).sum();
     let rank = ((share * all as f64).ceil() as u64).max(1);
-    let mut seen = 0;
-    let holds = |count: &u32| {
-        seen += u64::from(*count);
+    let mut seen: u64 = 0;
+    let holds = |count: &N| {
+        seen += (*count).into();
         seen >= rank
     };
     (all > 0).then(|| counts.iter().position(holds).map(middle)).flatten()

@@ -7,8 +7,8 @@ use super::operation::Operation;
 use super::predictions::{prediction, with_answer};
 use super::wire_types::WireTypes;
 use crate::api::admin::{
-    ChangeOutcome, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts, ModelStatus, Overview,
-    PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionStatus,
+    ChangeOutcome, CompareQuery, Comparison, DriftQuery, History, HistoryQuery, ModelDrift, ModelDriftCounts,
+    ModelStatus, Overview, PromoteChange, RollbackChange, ShadowChange, TrafficChange, VersionStatus,
 };
 use crate::api::console::{Alerts, ModelDriftHistory, ModelLive, ModelPredictions};
 use crate::api::health::{Index, Live, Ready};
@@ -116,6 +116,10 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Drift => status("getDrift")
             .query(types.query::<DriftQuery>())
             .answers("Drift of the loaded versions.", types.response::<ModelDrift>())
+            .fails(&[503]),
+        AdminEndpoint::Compare => status("compareVersions")
+            .query(types.query::<CompareQuery>())
+            .answers("The comparison.", types.response::<Comparison>())
             .fails(&[503]),
         AdminEndpoint::DriftHistory => status("getDriftHistory")
             .answers("Drift of the loaded versions.", types.response::<ModelDriftHistory>())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::admit::Admitted;
-use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
+use super::input::{Content, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
 use super::shadow_queue::{CopiedRequest, StableAnswer};
@@ -119,9 +119,7 @@ impl Admitted {
         copied: &mut Option<Arc<CopiedRequest>>,
     ) -> Result<T> {
         let mut request = clock.receive(request).await?;
-        if let Some(shadow) = &self.shadow {
-            *copied = shadow.copy(&mut request);
-        }
+        *copied = self.shadow.as_ref().and_then(|shadow| shadow.copy(&mut request));
 
         let (version, size, sampled) = (Arc::clone(&self.version), request.size(), self.sampled.clone());
         let preprocess = move |deadline| request.decode(|input| prepare(&version, input, sampled.as_deref(), deadline));
@@ -157,20 +155,15 @@ impl Admitted {
                     features.embeddings = embeddings(&predictions);
                 }
                 request_origin.observe(&version, routing, features, predictions.iter().map(Prediction::observation));
-                if let Some(copied) = copied {
-                    copied.answered(StableAnswer::Predictions(predictions));
-                }
+                CopiedRequest::keep(copied.as_deref(), || StableAnswer::Predictions(predictions));
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
                 let observed = observations(&version, &outputs, rows, deadline);
-                let outputs =
-                    outputs_of(answered(&version, outputs)?, &names, pipeline_of(&version)?.model.signature())?;
+                let outputs = asked_outputs(&version, outputs, &names)?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
                 request_origin.observe(&version, routing, features, observed.into_iter());
-                if let Some(copied) = copied {
-                    copied.answered(StableAnswer::Outputs(outputs));
-                }
+                CopiedRequest::keep(copied.as_deref(), || StableAnswer::Outputs(outputs));
                 Ok(encoded)
             }
         };
@@ -296,8 +289,13 @@ fn observations(version: &ServedVersion, outputs: &Tensors, rows: usize, deadlin
     }
 }
 
+/// Returns the outputs that were asked for.
+pub(super) fn asked_outputs(version: &ServedVersion, outputs: Tensors, names: &[String]) -> Result<Vec<NamedOutput>> {
+    outputs_of(answered(version, outputs)?, names, pipeline_of(version)?.model.signature())
+}
+
 /// Keeps the outputs that answers are made of. Only their rows are known to be independent of the other rows of a run.
-pub(super) fn answered(version: &ServedVersion, outputs: Tensors) -> Result<Tensors> {
+fn answered(version: &ServedVersion, outputs: Tensors) -> Result<Tensors> {
     Ok(match pipeline_of(version)?.postprocessor.answered() {
         Some(names) => outputs.keep(|name| names.iter().any(|answered| **answered == *name)),
         None => outputs,

@@ -219,10 +219,12 @@ impl ShadowOfRequest {
 // ===== impl CopiedRequest =====
 
 impl CopiedRequest {
-    /// Keeps the answer of the stable version. If it is too large, the copy is dropped.
-    pub(super) fn answered(&self, answer: StableAnswer) {
-        if let Ok(held) = self.place.0.memory.hold(answer.size()) {
-            *self.answer.lock() = Some((answer, held));
+    /// Keeps the answer of the stable version for the copy, if there is one. If the answer is too large, the copy is dropped.
+    pub(super) fn keep(copied: Option<&CopiedRequest>, answer: impl FnOnce() -> StableAnswer) {
+        let Some(copied) = copied else { return };
+        let answer = answer();
+        if let Ok(held) = copied.place.0.memory.hold(answer.size()) {
+            *copied.answer.lock() = Some((answer, held));
         }
     }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::answer_comparison::{Pair, compare_outputs, compare_predictions};
-use super::infer::{Asked, PreparedRequest, answered, decode, pipeline_of, prepare};
-use super::named_tensors::outputs_of;
+use super::infer::{Asked, PreparedRequest, asked_outputs, decode, pipeline_of, prepare};
+use super::input::Input;
 use super::shadow_queue::{Copied, ShadowQueue, StableAnswer};
 use crate::budget::{Deadline, timed};
 use crate::error::{Error, Fault, Result};
@@ -87,7 +87,7 @@ fn wait_for_room(stable: &ServedVersion, shadow: &ServedVersion, deadline: Deadl
 /// Runs the stages of a version for a copied request.
 fn answer_of(
     shadow: &ServedVersion,
-    decode_body: impl FnOnce(&mut dyn FnMut(crate::serve::input::Input<'_>) -> Result<()>) -> Result<()>,
+    decode_body: impl FnOnce(&mut dyn FnMut(Input<'_>) -> Result<()>) -> Result<()>,
     deadline: Deadline,
 ) -> Ran {
     let mut prepared = None;
@@ -112,9 +112,7 @@ fn answer_of(
     };
     let (answer, postprocessing) = timed(|| match asked {
         Asked::Predictions => decode(shadow, &outputs, &origin, rows, deadline).map(StableAnswer::Predictions),
-        Asked::Outputs(names) => {
-            outputs_of(answered(shadow, outputs)?, &names, model.signature()).map(StableAnswer::Outputs)
-        }
+        Asked::Outputs(names) => asked_outputs(shadow, outputs, &names).map(StableAnswer::Outputs),
     });
     Ran::Answered(answer, preprocessing + running + postprocessing)
 }

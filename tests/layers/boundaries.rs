@@ -76,6 +76,7 @@ const BOUNDARIES: &[Boundary] = &[
             "model/isolated/",
             "model/mod.rs",
             "model/queue.rs",
+            "model/queue/idle_runs.rs",
             "model/queue/inline_runs.rs",
             "model/queue/state.rs",
             "model/warm_up.rs",

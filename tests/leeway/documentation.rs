@@ -308,6 +308,14 @@ fn the_rollout_of_the_documentation_works() {
 }
 
 #[test]
+fn the_shadow_traffic_and_the_comparison_of_the_documentation_work() {
+    let said = run_commands("docs/shadow-and-compare.md", "shadow", |_| {});
+    assert!(said.contains("shadow: version 1 gets copies of 20% of the requests"), "{said}");
+    let said = run_commands("docs/shadow-and-compare.md", "compare", |_| {});
+    assert!(said.contains("digits: version 1 compared with version 2"), "{said}");
+}
+
+#[test]
 fn the_baselines_of_the_documentation_can_be_made() {
     let said = run_commands("docs/monitoring.md", "baseline", |folder| {
         std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();

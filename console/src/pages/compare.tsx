@@ -140,7 +140,7 @@ function Measures({ comparison }: { comparison: Comparison }) {
             const difference = measure.difference;
             return (
               <tr key={measure.name}>
-                <th scope="row">
+                <th scope="row" style={{ maxWidth: "380px" }}>
                   {title(measure.name)}
                   <div class="small muted">{measure.explanation}</div>
                 </th>
@@ -159,8 +159,8 @@ function Measures({ comparison }: { comparison: Comparison }) {
                 <td data-label="Difference">
                   {difference ? (
                     <>
-                      <IntervalPlot measure={measure} />
                       <span class="nowrap">{signed(measure, difference.difference)}</span>
+                      <IntervalPlot measure={measure} />
                     </>
                   ) : (
                     <span class="muted">–</span>
@@ -171,7 +171,6 @@ function Measures({ comparison }: { comparison: Comparison }) {
                 </td>
                 <td data-label="Finding">
                   <Badge tone={finding.tone}>{finding.title}</Badge>
-                  {difference?.more ? <div class="small muted">about {format.short(difference.more)} more would decide it</div> : null}
                 </td>
               </tr>
             );

@@ -146,11 +146,14 @@ function VersionReport({ model, version, points }: { model: string; version: Ver
   );
 }
 
-/** The PSI; or, if too few values can be compared, the share of those that cannot. */
+/** PSI below which a feature has not drifted by itself. */
+const SMALL_PSI = 0.1;
+
+/** The PSI; or, if a share of values has drifted and the rest has not, that share. */
 function Amount({ feature }: { feature: FeatureDrift }) {
   const psi = feature.psi_adjusted ?? feature.psi;
   const share = worstShare(feature);
-  if (psi === null && share) {
+  if (share && (psi === null || psi < SMALL_PSI)) {
     return (
       <>
         {format.share(share.window_share)}
@@ -174,7 +177,8 @@ const SHARES: Record<string, string> = {
 };
 
 function worstShare(feature: FeatureDrift): FeatureDrift["shares"][number] | undefined {
-  return feature.shares.find((one) => one.status === "drifted") ?? feature.shares.find((one) => one.status === "warning");
+  const grown = (one: FeatureDrift["shares"][number]) => (one.window_share ?? 0) - (one.baseline_share ?? 0);
+  return feature.shares.filter((one) => one.status === "drifted" || one.status === "warning").sort((one, other) => grown(other) - grown(one))[0];
 }
 
 function Ranked(props: { features: FeatureDrift[]; selected: string | undefined; onPick: (name: string) => void }) {
@@ -239,13 +243,14 @@ function Feature({ feature, class: place }: { feature: FeatureDrift; class: stri
     ["Kolmogorov–Smirnov", format.number(feature.kolmogorov_smirnov), "Largest difference of the cumulative shares"],
     ["Chance", feature.q_value === null || feature.q_value === undefined ? "–" : feature.q_value < 0.0001 ? "< 0.0001" : format.number(feature.q_value, 2), "Rate of false alarms at which it would be one"],
   ];
+  const known = facts.filter(([, value]) => value !== "–");
   return (
     <Card title={feature.name} note={<DriftBadge status={feature.status} />} class={place}>
       <div class="stack">
         {change(feature) !== "" && <p>{change(feature)}</p>}
         <Histogram label={`Distribution of ${feature.name}`} bins={bins} />
-        <dl class="tiles small">
-          {facts.filter(([, value]) => value !== "–").map(([name, value, title]) => (
+        <dl class="tiles small" hidden={known.length === 0}>
+          {known.map(([name, value, title]) => (
             <div class="tile" key={name} title={title}>
               <dt>{name}</dt>
               <dd>{value}</dd>

@@ -15,7 +15,7 @@ interface SchemaNode {
   anyOf?: SchemaNode[];
   properties?: Record<string, SchemaNode>;
   required?: string[];
-  description?: string;
+  contentEncoding?: string;
   items?: SchemaNode;
   minItems?: number;
   maxItems?: number;
@@ -157,6 +157,12 @@ function Form({ model, version, schema }: { model: string; version: number; sche
           ) : (
             <>
               <PixelPad value={value} onChange={(next) => setText(pretty(next))} />
+              {typeof value === "string" && (
+                <div class="field">
+                  <label for="text">Text</label>
+                  <textarea id="text" rows={5} value={value} onInput={(event) => setText(JSON.stringify(event.currentTarget.value))} />
+                </div>
+              )}
               <div class="field">
                 <label for="instance">The instance as JSON</label>
                 <textarea
@@ -230,7 +236,16 @@ function Field(props: { name: string; node: SchemaNode; required: boolean; value
   return (
     <div class="field">
       <label for={id}>{props.name}</label>
-      {kind === "choice" ? (
+      {props.node.contentEncoding === "base64" ? (
+        <input
+          id={id}
+          type="file"
+          onChange={(event) => {
+            const file = event.currentTarget.files?.[0];
+            if (file) void base64(file).then(props.onChange);
+          }}
+        />
+      ) : kind === "choice" ? (
         <select
           id={id}
           value={JSON.stringify(props.value ?? null)}
@@ -268,11 +283,19 @@ function Field(props: { name: string; node: SchemaNode; required: boolean; value
         />
       )}
       <span class="hint">
-        {kind === "choice" ? "" : kind}
+        {props.node.contentEncoding === "base64" ? `a file; ${format.short(text.length * 0.75)} bytes are chosen` : kind === "choice" ? "" : kind}
         {optional ? `${kind === "choice" ? "" : ", "}may be missing` : ""}
       </span>
     </div>
   );
+}
+
+/** Returns the bytes of a file in base64. */
+async function base64(file: File): Promise<string> {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  let text = "";
+  for (let start = 0; start < bytes.length; start += 0x8000) text += String.fromCharCode(...bytes.subarray(start, start + 0x8000));
+  return btoa(text);
 }
 
 /** A square of numbers as a picture to draw on. The text field beside it takes the same without a pointer. */
