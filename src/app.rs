@@ -276,14 +276,7 @@ impl BoundApp {
         let (admin_threads, name) = (AdminThreads::start()?, replica_name(admin.addresses()));
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
-        let deployer = || Arc::clone(&state.deployer);
-        // On the threads of operators, because a change waits until these have finished theirs.
-        let following = [
-            admin_threads.threads.spawn(deployer().poll()),
-            admin_threads.threads.spawn(deployer().follow()),
-            admin_threads.threads.spawn(deployer().report_to_fleet(name)),
-            admin_threads.threads.spawn(Arc::clone(&state.rollouts).run()),
-        ];
+        let following = follow(&state, &admin_threads, name);
         let mut watching: Vec<JoinHandle<()>> =
             [data_tls, admin_tls].into_iter().flatten().map(|tls| tokio::spawn(tls.watch())).collect();
         watching.extend(state.api_keys.clone().map(|keys| tokio::spawn(keys.watch())));
@@ -295,7 +288,7 @@ impl BoundApp {
         state.readiness.set(false);
         following.iter().for_each(JoinHandle::abort);
         // Not waited for: the database may be gone, and the others notice anyway.
-        tokio::spawn(deployer().leave_fleet());
+        tokio::spawn(Arc::clone(&state.deployer).leave_fleet());
         sliding.abort();
         watching.iter().for_each(JoinHandle::abort);
         if let Ok(reason) = reason {
@@ -333,6 +326,19 @@ impl BoundApp {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Starts what follows the repository, the journal, the fleet and the rollouts. On the threads of operators, because a change
+/// waits until these have finished theirs.
+fn follow(state: &Arc<HttpState>, admin_threads: &AdminThreads, name: String) -> [JoinHandle<()>; 4] {
+    let deployer = || Arc::clone(&state.deployer);
+    let threads = &admin_threads.threads;
+    [
+        threads.spawn(deployer().poll()),
+        threads.spawn(deployer().follow()),
+        threads.spawn(deployer().report_to_fleet(name)),
+        threads.spawn(Arc::clone(&state.rollouts).run()),
+    ]
 }
 
 /// Returns the name of this server in its fleet: the machine, and the port of the admin listener.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::findings::write_findings;
 use super::settings::{SettingsArgs, one_thread};
 use super::{logging, table, terminal};
-use crate::api::admin::VersionState;
+use crate::api::admin::{Overview, VersionState};
 use crate::app::{App, Dependencies, isolated_engine, trial};
 use crate::config::StartMode;
 use crate::model::Engine;
@@ -48,14 +48,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         let app = App::build_with(config, parts).await?;
         let snapshot = app.catalog().snapshot();
         writeln!(out, "{}", table::of_versions(&snapshot, terminal::columns()))?;
-        let mut refused = Vec::new();
-        for model in app.deployer().overview().models {
-            for version in model.versions {
-                if let VersionState::Refused { problem, .. } = version.state {
-                    refused.push(format!("{} version {}: {problem}", model.model, version.version));
-                }
-            }
-        }
+        let refused = refusals(app.deployer().overview());
         for version in snapshot.versions() {
             writeln!(out, "{} version {}:", version.model, version.version)?;
             if let Some(findings) = version.findings() {
@@ -77,4 +70,17 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Returns the versions that were refused, with the reasons.
+fn refusals(overview: Overview) -> Vec<String> {
+    let mut refused = Vec::new();
+    for model in overview.models {
+        for version in model.versions {
+            if let VersionState::Refused { problem, .. } = version.state {
+                refused.push(format!("{} version {}: {problem}", model.model, version.version));
+            }
+        }
+    }
+    refused
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::guardrails::EventCounts;
+use super::event_counts::EventCounts;
 use super::outcomes::{Predicted, Truth};
 use crate::config::EventLimits;
 

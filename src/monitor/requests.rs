@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guardrails::Routing;
+use super::event_counts::Routing;
 use super::labels::{Outcome, RequestPart, ShedReason, Unanswered};
 use super::quantiles::Timed;
 use super::shards::LocalShard;

@@ -11,7 +11,7 @@ use super::drift_history::{DriftAt, DriftHistory, DriftPoint};
 use super::drift_report::DriftReport;
 use super::drift_verdict::DriftVerdict;
 use super::drift_window::DriftWindow;
-use super::guardrails::DispersionWatch;
+use super::event_counts::DispersionWatch;
 use super::labelled_baseline::LabelledBaseline;
 use super::labels::{BatchElements, VersionLabels};
 use super::metric_family::{Family, gauge};

@@ -321,13 +321,14 @@ mod tests {
         let alone =
             evidence(&[[0, 0, 1_000, 500], [1_000, 0, 0, 0]], Judgement::Compared { margin: 1.2, tolerated: 0.0 });
         let by = Judgement::Compared { margin: 1.2, tolerated: 0.0 };
-        assert_eq!((alone.worse(by), alone.not_worse(by)), (1.0, 1.0));
+        assert_close(alone.worse(by), 1.0);
+        assert_close(alone.not_worse(by), 1.0);
     }
 
     #[test]
     fn evidence_is_always_a_number() {
         let all = evidence(&[[1_000_000_000, 0, 1_000_000_000, 1_000_000_000]], BY);
-        assert!(all.worse(BY).is_finite() && all.not_worse(BY) == 0.0, "{all:?}");
+        assert!(all.worse(BY).is_finite() && all.not_worse(BY).is_finite(), "{all:?}");
         let limited = Judgement::Limited { tolerated: 0.05 };
         assert!(evidence(&[[0, 0, 1_000_000_000, 1_000_000_000]], limited).worse(limited).is_finite());
     }

@@ -141,8 +141,8 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let (request_origin, routing) = (self.origin, self.routing);
-        let (sampled, copied) = (self.sampled.clone(), copied.clone());
+        let (request_origin, routing, sampled, copied) =
+            (self.origin, self.routing, self.sampled.clone(), copied.clone());
         let postprocess = move |deadline| match asked {
             Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;

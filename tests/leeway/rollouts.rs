@@ -37,11 +37,17 @@ fn quick(version: u32) -> Value {
     json!({ "version": version, "steps": [20, 50, 100], "step_ms": 300, "timeout_ms": 600_000, "by": "a test" })
 }
 
-/// Versions 1 and 2 of the model.
-fn versions(second: &str, model_toml: &str) -> Repository {
+/// A server of version 1, to which version 2 is added then.
+async fn start_beside(second: &str, model_toml: &str) -> (Repository, TestApp) {
     let repository = Repository::new().with("low_high", 1, "low_high", model_toml);
-    repository.add("low_high", 2, second);
-    repository
+    let app = TestApp::with(repository.config()).await;
+    add(&repository, &app, 2, second).await;
+    (repository, app)
+}
+
+async fn add(repository: &Repository, app: &TestApp, version: u32, file: &str) {
+    repository.add("low_high", version, file);
+    assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
 }
 
 /// Clients that send requests until they are stopped.
@@ -101,6 +107,7 @@ async fn ask(client: &reqwest::Client, url: &str, numbers: &[f64]) -> bool {
         return false;
     };
     if answer.status() != 200 {
+        eprintln!("{}", answer.text().await.unwrap_or_default());
         return false;
     }
     let Ok(text) = answer.text().await else { return false };
@@ -142,10 +149,10 @@ fn actions(rollout: &Value) -> Vec<&str> {
     rollout["events"].as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect()
 }
 
-/// Rolls out the second version of a repository under traffic, and returns the rollout at its end, and the numbers of
+/// Rolls out a second version under traffic, and returns the rollout and the deployment at its end, and the numbers of
 /// requests that were sent and that failed.
-async fn rolled_out(repository: &Repository, request: Value) -> (Value, Value, (u64, u64)) {
-    let app = TestApp::with(repository.config()).await;
+async fn rolled_out(second: &str, model_toml: &str, request: Value) -> (Value, Value, (u64, u64)) {
+    let (_repository, app) = start_beside(second, model_toml).await;
     let clients = Clients::start(&app.url(""), 4, 5);
     let first = started(&app, request).await;
     assert_eq!((&first["state"], &first["number"]), (&json!("running"), &json!(1)), "{first:#}");
@@ -155,8 +162,7 @@ async fn rolled_out(repository: &Repository, request: Value) -> (Value, Value, (
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_equal_version_is_promoted() {
-    let repository = versions("low_high", LOW_HIGH);
-    let (end, deployment, (sent, failed)) = rolled_out(&repository, quick(2)).await;
+    let (end, deployment, (sent, failed)) = rolled_out("low_high", LOW_HIGH, quick(2)).await;
     assert_eq!(end["state"], "promoted", "{end:#}");
     assert_eq!(actions(&end), ["start", "advance", "promote"], "{end:#}");
     assert_eq!((&deployment["stable"], &deployment["traffic"]), (&json!(2), &json!({ "2": 100 })));
@@ -170,8 +176,7 @@ async fn an_equal_version_is_promoted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_with_flipped_labels_is_rolled_back_by_feedback() {
-    let repository = versions("low_high_flipped", LOW_HIGH);
-    let (end, deployment, (_, failed)) = rolled_out(&repository, quick(2)).await;
+    let (end, deployment, (_, failed)) = rolled_out("low_high_flipped", LOW_HIGH, quick(2)).await;
     assert_eq!(end["state"], "rolled_back", "{end:#}");
     assert!(end["explanation"].as_str().unwrap().starts_with("worse: wrong: "), "{end:#}");
     assert_eq!((&deployment["stable"], &deployment["traffic"]), (&json!(1), &json!({ "1": 100 })));
@@ -183,8 +188,7 @@ async fn a_version_with_flipped_labels_is_rolled_back_by_feedback() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_answers_nan_is_rolled_back_at_once() {
-    let repository = versions("low_high_nan", LOW_HIGH);
-    let (end, deployment, (_, failed)) = rolled_out(&repository, quick(2)).await;
+    let (end, deployment, (_, failed)) = rolled_out("low_high_nan", LOW_HIGH, quick(2)).await;
     assert_eq!(end["state"], "rolled_back", "{end:#}");
     let reason = end["explanation"].as_str().unwrap();
     assert_eq!(reason, "version 2 has answered with a number that is not finite, and version 1 has not");
@@ -201,8 +205,10 @@ async fn a_version_that_answers_nan_is_rolled_back_at_once() {
 /// The time above which an answer is slow is between the times of both versions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_30_percent_slower_is_rolled_back() {
+    let model_toml = format!("{LOW_HIGH}[budget]\ntotal_ms = 60000\n");
     let measured = {
-        let app = TestApp::with(Repository::new().with("low_high", 1, "low_high_slow", LOW_HIGH).config()).await;
+        let repository = Repository::new().with("low_high", 1, "low_high_slow", &model_toml);
+        let app = TestApp::with(repository.config()).await;
         let mut times = Vec::new();
         for _ in 0..15 {
             let begin = Instant::now();
@@ -218,8 +224,8 @@ async fn a_version_that_is_30_percent_slower_is_rolled_back() {
         LOW_HIGH.replace("[rollout.guardrails]", &format!("[rollout]\nslow_ms = {slow_ms}\n[rollout.guardrails]"));
     let model_toml = model_toml.replace("latency = { tolerated = 0.5 }", "latency = { tolerated = 0.001 }");
     let repository = Repository::new().with("low_high", 1, "low_high_slow", &model_toml);
-    repository.add("low_high", 2, "low_high_slower");
     let app = TestApp::with(repository.config()).await;
+    add(&repository, &app, 2, "low_high_slower").await;
     let clients = Clients::start(&app.url(""), 1, 1);
     started(&app, json!({ "version": 2, "steps": [50, 100], "step_ms": 600_000, "timeout_ms": 600_000 })).await;
     let end = ended(&app).await;
@@ -232,10 +238,9 @@ async fn a_version_that_is_30_percent_slower_is_rolled_back() {
 async fn shadow_traffic_shows_a_version_that_disagrees() {
     let model_toml = LOW_HIGH.replace("disagreement = { tolerated = 0.3 }", "disagreement = { tolerated = 0.01 }");
     let model_toml = model_toml.replace("wrong = { tolerated = 0.05 }", "wrong = { weight = 0 }");
-    let repository = versions("low_high_flipped", &model_toml);
     let mut request = quick(2);
     (request["shadow"], request["steps"], request["step_ms"]) = (json!(100), json!([1, 100]), json!(600_000));
-    let (end, deployment, (_, failed)) = rolled_out(&repository, request).await;
+    let (end, deployment, (_, failed)) = rolled_out("low_high_flipped", &model_toml, request).await;
     assert_eq!(end["state"], "rolled_back", "{end:#}");
     assert!(end["explanation"].as_str().unwrap().starts_with("worse: disagreement: "), "{end:#}");
     assert_eq!((&deployment["traffic"], &deployment["shadow"]), (&json!({ "1": 100 }), &Value::Null));
@@ -246,27 +251,26 @@ async fn shadow_traffic_shows_a_version_that_disagrees() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_pause_resume_abort_and_promote() {
-    let repository = versions("low_high", LOW_HIGH);
-    repository.add("low_high", 3, "low_high");
-    let app = TestApp::with(repository.config()).await;
+    let (repository, app) = start_beside("low_high", LOW_HIGH).await;
+    add(&repository, &app, 3, "low_high").await;
     let act = async |action: &str| {
         let body = json!({ "by": "ada", "reason": "to see" });
         app.admin_post(&format!("/admin/v1/models/low_high/rollout/{action}"), body).await
     };
     let none = app.admin_get("/admin/v1/models/low_high/rollout").await;
     assert_eq!((none.status, none.json()["type"].clone()), (404, json!("urn:leeway:problem:no-rollout")));
-    assert_eq!(act("pause").await.status, 409);
+    assert_eq!(act("pause").await.status, 422);
 
     let slow = json!({ "version": 2, "steps": [10, 100], "step_ms": 600_000, "by": "ada", "reason": "a new one" });
     let first = started(&app, slow.clone()).await;
     assert_eq!(first["events"][0]["reason"], "a new one");
     assert_eq!(deployment(&app).await["traffic"], json!({ "1": 90, "2": 10 }));
     let again = app.admin_post("/admin/v1/models/low_high/rollout", slow.clone()).await;
-    assert!(again.status == 409 && again.text.contains("abort it first"), "{}", again.text);
+    assert!(again.status == 422 && again.text.contains("abort it first"), "{}", again.text);
 
     let paused = act("pause").await;
     assert_eq!((paused.status, paused.json()["state"].clone()), (200, json!("paused")), "{}", paused.text);
-    assert_eq!(act("pause").await.status, 409);
+    assert_eq!(act("pause").await.status, 422);
     assert_eq!(act("resume").await.json()["state"], "running");
     let aborted = act("abort").await.json();
     assert_eq!((&aborted["state"], &aborted["explanation"]), (&json!("aborted"), &json!("to see")), "{aborted:#}");
@@ -284,7 +288,7 @@ async fn operators_pause_resume_abort_and_promote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_by_hand_ends_a_rollout_and_stays() {
-    let app = TestApp::with(versions("low_high", LOW_HIGH).config()).await;
+    let (_repository, app) = start_beside("low_high", LOW_HIGH).await;
     started(&app, json!({ "version": 2, "steps": [10, 100], "step_ms": 600_000 })).await;
     let traffic = json!({ "shares": { "1": 60, "2": 40 }, "by": "ada", "reason": "more" });
     assert_eq!(app.admin_put("/admin/v1/models/low_high/traffic", traffic).await.status, 200);
@@ -296,7 +300,7 @@ async fn a_change_by_hand_ends_a_rollout_and_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_takes_too_long_is_paused_and_never_promoted() {
-    let app = TestApp::with(versions("low_high", LOW_HIGH).config()).await;
+    let (_repository, app) = start_beside("low_high", LOW_HIGH).await;
     // Without a request, nothing can be said.
     started(&app, json!({ "version": 2, "steps": [10, 100], "step_ms": 100, "timeout_ms": 200 })).await;
     let paused = until(async || {
@@ -319,9 +323,9 @@ async fn a_step_that_takes_too_long_is_paused_and_never_promoted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_possible_is_refused_with_what_to_change() {
-    let app = TestApp::with(versions("low_high", LOW_HIGH).config()).await;
+    let (_repository, app) = start_beside("low_high", LOW_HIGH).await;
     let cases = [
-        (json!({ "version": 1 }), 409, "version 1 of model low_high is the stable version already"),
+        (json!({ "version": 1 }), 422, "version 1 of model low_high is the stable version already"),
         (json!({ "version": 9 }), 404, "9"),
         (json!({ "version": 2, "steps": [50] }), 422, "steps: found [50], expected the last step to be 100"),
         (json!({ "version": 2, "steps": [100] }), 422, "at least one share below 100"),
@@ -346,8 +350,7 @@ async fn a_version_that_arrives_is_rolled_out_by_itself() {
     let repository = Repository::new().with("low_high", 1, "low_high", &model_toml);
     let app = TestApp::with(repository.config()).await;
     let clients = Clients::start(&app.url(""), 4, 5);
-    repository.add("low_high", 2, "low_high");
-    assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
+    add(&repository, &app, 2, "low_high").await;
     let end = until(async || {
         let answer = app.admin_get("/admin/v1/models/low_high/rollout").await;
         (answer.status == 200 && !answer.json()["ended_at"].is_null()).then(|| answer.json())
@@ -371,6 +374,11 @@ fn server(repository: &Repository, state: &Path, fail_points: &str) -> Server {
     Server::start(repository.path(), &[("LEEWAY_STATE__URL", url.as_str()), ("FAILPOINTS", fail_points)])
 }
 
+async fn reload(server: &Server) {
+    let reload = client().post(format!("http://{}/admin/v1/reload", server.admin)).json(&json!({}));
+    assert_eq!(reload.send().await.unwrap().status(), 200);
+}
+
 async fn get(server: &Server, path: &str) -> Option<Value> {
     let answer = client().get(format!("http://{}{path}", server.admin)).send().await.ok()?;
     answer.json().await.ok()
@@ -379,9 +387,11 @@ async fn get(server: &Server, path: &str) -> Option<Value> {
 /// The server is killed at every step, and between a decision and its change of the deployment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_goes_on_after_kills() {
-    let repository = versions("low_high", LOW_HIGH);
+    let repository = Repository::new().with("low_high", 1, "low_high", LOW_HIGH);
     let state = tempfile::tempdir().unwrap();
     let mut running = server(&repository, state.path(), "");
+    repository.add("low_high", 2, "low_high");
+    reload(&running).await;
     let url = format!("http://{}/admin/v1/models/low_high/rollout", running.admin);
     let request = json!({ "version": 2, "steps": [10, 50, 75, 100], "step_ms": 200, "timeout_ms": 600_000 });
     assert_eq!(client().post(url).json(&request).send().await.unwrap().status(), 200);
@@ -425,9 +435,13 @@ async fn a_rollout_goes_on_after_kills() {
 /// Counts of both servers are added: only the first one gets requests with the version's mistakes.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_share_a_state_judge_together() {
-    let repository = versions("low_high_flipped", LOW_HIGH);
+    let repository = Repository::new().with("low_high", 1, "low_high", LOW_HIGH);
     let state = tempfile::tempdir().unwrap();
     let servers = [server(&repository, state.path(), ""), server(&repository, state.path(), "")];
+    repository.add("low_high", 2, "low_high_flipped");
+    for server in &servers {
+        reload(server).await;
+    }
     let url = format!("http://{}/admin/v1/models/low_high/rollout", servers[0].admin);
     assert_eq!(client().post(url).json(&quick(2)).send().await.unwrap().status(), 200);
     let clients: Vec<Clients> = servers.iter().map(|server| Clients::start(&server.url(""), 2, 5)).collect();
