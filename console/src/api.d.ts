@@ -72,6 +72,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compares two versions of a model */
+        get: operations["compareVersions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/drift": {
         parameters: {
             query?: never;
@@ -860,6 +877,47 @@ export interface components {
              */
             recall?: number | null;
         };
+        /** @description Finding about the second version of a comparison. */
+        ComparedFinding: "no_data" | "undecided" | "better" | "worse" | "higher" | "lower";
+        /** @description A measure of two versions. */
+        ComparedMeasure: {
+            /** @description What is counted by `of`: requests, predictions, labels or amounts. */
+            counted: string;
+            /** @description The difference; absent if there is too little data. */
+            difference?: components["schemas"]["MeasuredDifference"] | null;
+            /** @description The finding in words and numbers. */
+            explanation: string;
+            /** @description Finding about the second version. */
+            finding: components["schemas"]["ComparedFinding"];
+            /** @description Kind of the measure. */
+            kind: components["schemas"]["MeasureKind"];
+            /** @description Name of the measure: `errors`, `accuracy`, `mae`, `confidence`, `low_confidence`, `latency_p50`, `latency_p95`, `latency_p99`, or `business.` and the name of a business metric. */
+            name: string;
+            /** @description The first version. */
+            one: components["schemas"]["MeasuredValue"];
+            /** @description The second version. */
+            other: components["schemas"]["MeasuredValue"];
+        };
+        /** @description A version in a comparison. */
+        ComparedVersion: {
+            /** @description Requests since the version was loaded, by outcome. */
+            requests: {
+                [key: string]: number;
+            };
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description Comparison of two loaded versions of a model, by what this server has counted since each was loaded. */
+        Comparison: {
+            /** @description The measures. */
+            measures: components["schemas"]["ComparedMeasure"][];
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /** @description The first version. */
+            one: components["schemas"]["ComparedVersion"];
+            /** @description The second version, which the findings are about. */
+            other: components["schemas"]["ComparedVersion"];
+        };
         /** @description Number of predictions whose confidence is within one bin. */
         ConfidenceBin: {
             /**
@@ -1305,6 +1363,49 @@ export interface components {
             };
             /** @description Training date of the model. */
             trained_at?: components["schemas"]["TrainingDate"] | null;
+        };
+        /** @description Kind of a measure. */
+        MeasureKind: "share" | "mean" | "seconds";
+        /** @description Difference of a measure between two versions. */
+        MeasuredDifference: {
+            /**
+             * Format: double
+             * @description The second version's value minus the first one's.
+             */
+            difference: number;
+            /**
+             * Format: double
+             * @description Lower bound of the interval of 95 %, which is valid at any number of looks; absent if it is not bounded yet.
+             */
+            lower?: number | null;
+            /**
+             * Format: uint64
+             * @description Number of further observations of both versions together that would decide the observed difference, if it lasts; 0 if it is decided; absent if that is far away.
+             */
+            more?: number | null;
+            /**
+             * Format: double
+             * @description Always-valid p-value of no difference.
+             */
+            p_value: number;
+            /**
+             * Format: double
+             * @description Upper bound of that interval.
+             */
+            upper?: number | null;
+        };
+        /** @description Value of a measure of a version. */
+        MeasuredValue: {
+            /**
+             * Format: uint64
+             * @description Number of observations that the value is of.
+             */
+            of: number;
+            /**
+             * Format: double
+             * @description The value; absent if nothing was counted.
+             */
+            value?: number | null;
         };
         /** @description Drift of the loaded versions of a model. */
         ModelDrift: {
@@ -2521,6 +2622,47 @@ export interface operations {
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
+        };
+    };
+    compareVersions: {
+        parameters: {
+            query?: {
+                /** @description The first version. */
+                one?: components["schemas"]["Version"];
+                /** @description The second version, which the findings are about. */
+                other?: components["schemas"]["Version"];
+            };
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The comparison. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
         };
     };
     getDrift: {
