@@ -72,6 +72,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/models/{model}/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compares two versions of a model */
+        get: operations["compareVersions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/models/{model}/drift": {
         parameters: {
             query?: never;
@@ -322,6 +339,23 @@ export interface paths {
         get: operations["getModelSchema"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/models/{model}/shadow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Copies requests to a version, whose answers are only compared */
+        post: operations["setShadow"];
         delete?: never;
         options?: never;
         head?: never;
@@ -605,7 +639,7 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /** @description Kind of a change. */
-        Action: "discover" | "traffic" | "promote" | "rollback" | "file";
+        Action: "discover" | "traffic" | "promote" | "rollback" | "file" | "shadow";
         /** @description A finding that needs attention. */
         Alert: {
             /** @description The advice that is there. */
@@ -843,6 +877,47 @@ export interface components {
              */
             recall?: number | null;
         };
+        /** @description Finding about the second version of a comparison. */
+        ComparedFinding: "no_data" | "undecided" | "better" | "worse" | "higher" | "lower";
+        /** @description A measure of two versions. */
+        ComparedMeasure: {
+            /** @description What is counted by `of`: requests, predictions, labels or amounts. */
+            counted: string;
+            /** @description The difference; absent if there is too little data. */
+            difference?: components["schemas"]["MeasuredDifference"] | null;
+            /** @description The finding in words and numbers. */
+            explanation: string;
+            /** @description Finding about the second version. */
+            finding: components["schemas"]["ComparedFinding"];
+            /** @description Kind of the measure. */
+            kind: components["schemas"]["MeasureKind"];
+            /** @description Name of the measure: `errors`, `accuracy`, `mae`, `confidence`, `low_confidence`, `latency_p50`, `latency_p95`, `latency_p99`, or `business.` and the name of a business metric. */
+            name: string;
+            /** @description The first version. */
+            one: components["schemas"]["MeasuredValue"];
+            /** @description The second version. */
+            other: components["schemas"]["MeasuredValue"];
+        };
+        /** @description A version in a comparison. */
+        ComparedVersion: {
+            /** @description Requests since the version was loaded, by outcome. */
+            requests: {
+                [key: string]: number;
+            };
+            /** @description Number of the version. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description Comparison of two loaded versions of a model, by what this server has counted since each was loaded. */
+        Comparison: {
+            /** @description The measures. */
+            measures: components["schemas"]["ComparedMeasure"][];
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            /** @description The first version. */
+            one: components["schemas"]["ComparedVersion"];
+            /** @description The second version, which the findings are about. */
+            other: components["schemas"]["ComparedVersion"];
+        };
         /** @description Number of predictions whose confidence is within one bin. */
         ConfidenceBin: {
             /**
@@ -918,6 +993,8 @@ export interface components {
             reason: string;
             /** @description The earlier stable versions, to which rollbacks return, the most recent last. */
             rollback_path: components["schemas"]["Version"][];
+            /** @description Shadow traffic: the version that gets copies of requests; absent if there is none. */
+            shadow?: components["schemas"]["Shadow"] | null;
             /** @description The stable version. */
             stable: components["schemas"]["Version"];
             /** @description Shares of the versions in the requests that name no version. */
@@ -1286,6 +1363,49 @@ export interface components {
             };
             /** @description Training date of the model. */
             trained_at?: components["schemas"]["TrainingDate"] | null;
+        };
+        /** @description Kind of a measure. */
+        MeasureKind: "share" | "mean" | "seconds";
+        /** @description Difference of a measure between two versions. */
+        MeasuredDifference: {
+            /**
+             * Format: double
+             * @description The second version's value minus the first one's.
+             */
+            difference: number;
+            /**
+             * Format: double
+             * @description Lower bound of the interval of 95 %, which is valid at any number of looks; absent if it is not bounded yet.
+             */
+            lower?: number | null;
+            /**
+             * Format: uint64
+             * @description Number of further observations of both versions together that would decide the observed difference, if it lasts; 0 if it is decided; absent if that is far away.
+             */
+            more?: number | null;
+            /**
+             * Format: double
+             * @description Always-valid p-value of no difference.
+             */
+            p_value: number;
+            /**
+             * Format: double
+             * @description Upper bound of that interval.
+             */
+            upper?: number | null;
+        };
+        /** @description Value of a measure of a version. */
+        MeasuredValue: {
+            /**
+             * Format: uint64
+             * @description Number of observations that the value is of.
+             */
+            of: number;
+            /**
+             * Format: double
+             * @description The value; absent if nothing was counted.
+             */
+            value?: number | null;
         };
         /** @description Drift of the loaded versions of a model. */
         ModelDrift: {
@@ -1809,6 +1929,40 @@ export interface components {
         Severity: "page" | "ticket" | "note";
         /** @description A SHA-256 digest, written as 64 hexadecimal digits. */
         Sha256: string;
+        /** @description Shadow traffic of a model: a version that gets copies of a share of the requests that the stable version answers. Its answers are compared, and never returned. */
+        Shadow: {
+            /** @description Share of the stable version's requests that are copied, in percent. */
+            percent: components["schemas"]["Share"];
+            /** @description The version that gets the copies. */
+            version: components["schemas"]["Version"];
+        };
+        /** @description Request body of a change of the shadow traffic. */
+        ShadowChange: {
+            /**
+             * @description Author of the change, for the history.
+             * @default
+             */
+            by: string;
+            /**
+             * Format: uint64
+             * @description The generation that the change is based on. The change is refused if another generation is current.
+             */
+            if_generation?: number | null;
+            /** @description Share of the stable version's requests that are copied, in percent; 0 ends shadow traffic. */
+            percent: components["schemas"]["Share"];
+            /**
+             * @description Reason for the change, for the history.
+             * @default
+             */
+            reason: string;
+            /** @description The version that gets copies of requests. Not needed to end shadow traffic. */
+            version?: components["schemas"]["Version"] | null;
+            /**
+             * Format: uint64
+             * @description Time to wait until the change is in effect on all servers that share the state, in milliseconds.
+             */
+            wait_ms?: number | null;
+        };
         /** @description A share in percent, with at most two decimals. */
         Share: number;
         /** @description Kind of the values that a distribution does not have. */
@@ -2468,6 +2622,47 @@ export interface operations {
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
+        };
+    };
+    compareVersions: {
+        parameters: {
+            query?: {
+                /** @description The first version. */
+                one?: components["schemas"]["Version"];
+                /** @description The second version, which the findings are about. */
+                other?: components["schemas"]["Version"];
+            };
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The comparison. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            414: components["responses"]["Problem414"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
         };
     };
     getDrift: {
@@ -3173,6 +3368,59 @@ export interface operations {
             500: components["responses"]["Problem500"];
             501: components["responses"]["Problem501"];
             503: components["responses"]["Problem503"];
+        };
+    };
+    setShadow: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Id of the request, which is returned and logged if it is 1 to 128 of A–Z a–z 0–9 - _ . : / + = @. */
+                "X-Request-Id"?: components["parameters"]["X-Request-Id"];
+            };
+            path: {
+                /** @description Name of the model. */
+                model: components["parameters"]["model"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "percent": 20,
+                 *       "reason": "an example",
+                 *       "version": 3
+                 *     }
+                 */
+                "application/json": components["schemas"]["ShadowChange"];
+            };
+        };
+        responses: {
+            /** @description The deployment after the change. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeOutcome"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            414: components["responses"]["Problem414"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            501: components["responses"]["Problem501"];
+            503: components["responses"]["Problem503"];
+            504: components["responses"]["Problem504"];
         };
     };
     setTraffic: {
