@@ -10,7 +10,9 @@ use leeway::budget::{LatencyBudget, QueueTimings, StageClock};
 use leeway::config::MonitoringWindows;
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::http::compress;
-use leeway::monitor::{Baseline, Monitor, MonitoringSpec, Predicted, Routing, Sample, Truth, VersionLabels, VersionRecorder};
+use leeway::monitor::{
+    Baseline, Monitor, MonitoringSpec, Predicted, Routing, Sample, Truth, VersionLabels, VersionRecorder,
+};
 
 /// The allocator of the server.
 #[global_allocator]

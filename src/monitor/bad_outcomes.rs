@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event_counts::EventCounts;
-use super::outcomes::{Predicted, Truth};
+use super::predicted::{Predicted, Truth};
 use crate::config::EventLimits;
 
 /// Numbers of outcomes, and of bad ones. Corrected feedback moves an outcome from one to the other.

@@ -104,8 +104,8 @@ impl OutcomeSums {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcomes::{Predicted, Truth};
     use super::*;
+    use crate::monitor::{Predicted, Truth};
 
     /// Sums that were corrected are those of the last truths.
     #[test]

@@ -65,6 +65,7 @@ mod monitored_features;
 mod outcome_metrics;
 mod outcomes;
 mod overload;
+mod predicted;
 mod prediction_log_metrics;
 mod prediction_stats;
 mod principal_components;
@@ -126,8 +127,9 @@ pub use self::live_stats::{BatchSizes, BudgetParts, LiveBatches, LiveLatency, Li
 pub use self::metric::Metric;
 pub use self::monitored_features::MonitoringSpec;
 pub use self::outcome_metrics::OutcomeStats;
-pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
+pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes};
 use self::overload::OverloadWatches;
+pub use self::predicted::{Predicted, Truth};
 pub use self::prediction_log_metrics::{LeftOut, LogDrop, LoggedRows, PredictionLogRecorder};
 pub use self::prediction_stats::{
     BusinessMeasure, CalibrationPoint, ClassCount, ClassMeasures, ConfidenceBin, PredictionStats,

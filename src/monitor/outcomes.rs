@@ -19,6 +19,7 @@ use super::bins::{MAX_TEXT_BINS, OTHER};
 use super::business_outcome::BusinessOutcome;
 use super::confusion_matrix::ConfusionMatrix;
 use super::interval::Interval;
+use super::predicted::{Predicted, Truth};
 use crate::config::{BusinessKind, EventLimits};
 
 /// Number of bins of confidence, all of the same width: 0 to 0.1, above 0.1 to 0.2, and so on to 1.
@@ -27,29 +28,6 @@ pub(super) const CALIBRATION_BINS: usize = 10;
 /// Upper bounds of the histogram of the delay between a prediction and its label, in seconds.
 pub(super) const DELAY_BUCKETS: [u64; 11] =
     [1, 10, 60, 600, 3_600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
-
-/// A prediction, read from its id.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Predicted {
-    /// A predicted class: its name, and the confidence in it.
-    Class(String, f64),
-    /// A predicted number.
-    Value(f64),
-}
-
-/// The true outcome of a prediction.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Truth {
-    /// The true class.
-    Label {
-        /// Number of the class.
-        class: usize,
-        /// Name of the class.
-        name: String,
-    },
-    /// The true number.
-    Value(f64),
-}
 
 /// Sums and counts of the outcomes of one version's predictions.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -17,6 +17,7 @@ fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
     let version = monitor.version(labels, LatencyBudget::DEFAULT, MonitoringSpec::default());
     let share = DeployedShare { version: "1".into(), ratio: 1.0, deployed_at: Some(1.5e9), is_altered: false };
     monitor.deployments().deployed("digits", 3, vec![share]);
+    monitor.deployments().set_rollouts([("digits", "promoted")].into_iter());
     (monitor, version)
 }
 

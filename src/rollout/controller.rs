@@ -172,7 +172,7 @@ impl Rollouts {
         let record = RolloutRecord { pending: Some(Pending { action, step, by, reason }), explanation, ..record };
         match self.write(record).await? {
             Some(record) => {
-                fail::fail_point!("rollout::decided", |_| std::process::abort());
+                fail::fail_point!("rollout::decided");
                 self.carry_out(record).await.map(drop)
             }
             None => Ok(()),
@@ -183,7 +183,7 @@ impl Rollouts {
     pub(super) async fn carry_out(&self, mut record: RolloutRecord) -> Result<RolloutRecord, OperatorError> {
         let Some(pending) = record.pending.clone() else { return Ok(record) };
         let made = self.make(&record, &pending).await?;
-        fail::fail_point!("rollout::made", |_| std::process::abort());
+        fail::fail_point!("rollout::made");
         let now = Timestamp::now();
         record.pending = None;
         match made {

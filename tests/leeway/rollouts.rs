@@ -297,7 +297,8 @@ async fn operators_pause_resume_abort_and_promote() {
     let all = app.admin_get("/admin/v1/models/low_high/rollouts").await.json();
     let states: Vec<&Value> = all["rollouts"].as_array().unwrap().iter().map(|rollout| &rollout["state"]).collect();
     assert_eq!(states, ["promoted", "aborted"]);
-    app.metric_becomes("leeway_rollout_state{model=\"low_high\",state=\"promoted\"}", 1.0).await;
+    let state = "leeway_rollout_state{model=\"low_high\",state=\"promoted\"} 1";
+    until(async || app.get("/metrics").await.text.contains(state).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,31 +413,27 @@ async fn a_rollout_goes_on_after_kills() {
     let mut killed_at = Vec::new();
     let end = loop {
         let clients = Clients::start(&running.url(""), 4, 5);
-        let here = match killed_at.len() {
-            // It ends by itself, at its fail point.
-            1 | 2 => {
-                until(async || running.ended()).await;
-                json!({ "step": 0 })
-            }
-            _ => {
-                until(async || {
-                    let rollout = get(&running, "/admin/v1/models/low_high/rollout").await?;
-                    let is_here = !killed_at.contains(&rollout["step"]) || !rollout["ended_at"].is_null();
-                    is_here.then_some(rollout)
-                })
-                .await
-            }
-        };
+        let here = until(async || {
+            let rollout = get(&running, "/admin/v1/models/low_high/rollout").await?;
+            let deployment = get(&running, "/admin/v1/models/low_high").await?["deployment"].clone();
+            let is_here = match killed_at.len() {
+                1 => rollout["explanation"].as_str()?.starts_with("decided"),
+                2 => deployment["generation"] != rollout["generation"],
+                _ => !killed_at.contains(&rollout["step"]) || !rollout["ended_at"].is_null(),
+            };
+            is_here.then_some(rollout)
+        })
+        .await;
         drop(running);
         clients.stop().await;
         if !here["ended_at"].is_null() {
             break here;
         }
         killed_at.push(here["step"].clone());
-        // Once it ends after a decision is written and before its change is made, and once after the change.
+        // Once it stands still after a decision is written and before its change is made, and once after the change.
         let fail_points = match killed_at.len() {
-            1 => "rollout::decided=return",
-            2 => "rollout::made=return",
+            1 => "rollout::decided=panic",
+            2 => "rollout::made=panic",
             _ => "",
         };
         running = server(&repository, state.path(), fail_points);
