@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `evidence.rs` | the evidence of one guardrail: e-processes, which may be looked at as often as one likes (pure) |
 //! | `record.rs` | a rollout as it is stored, with all evidence |
+//! | `verdict.rs` | the verdict of a guardrail: its evidence against the thresholds (pure) |
 //! | `plan.rs` | the next decision (pure) |
 //! | `words.rs` | evidence and decisions in words and numbers |
 //! | `store.rs` | what a store of rollouts does; `state/` has them |
@@ -22,10 +23,12 @@ mod operate;
 mod plan;
 mod record;
 mod store;
+mod verdict;
 mod words;
 
 pub use self::controller::Rollouts;
 pub use self::evidence::{Evidence, Judgement, Window};
-pub use self::plan::{Circumstances, Decision, FALSE_ROLLBACKS, NOT_WORSE_AT, decide};
+pub use self::plan::{Circumstances, Decision, decide};
 pub use self::record::{Failures, JudgedGuardrail, Pending, ProcessCounts, RolloutRecord, judgement};
 pub use self::store::RolloutStore;
+pub use self::verdict::{FALSE_ROLLBACKS, NOT_WORSE_AT};

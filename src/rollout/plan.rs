@@ -2,17 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::record::{JudgedGuardrail, RolloutRecord, judgement};
+use super::record::{JudgedGuardrail, RolloutRecord};
+use super::verdict::verdict;
 use super::words;
 use crate::api::rollout::{GuardrailVerdict, RolloutState};
 use crate::config::OnTimeout;
-
-/// Accepted probability that a version that is not worse is rolled back, over the whole rollout and all guardrails.
-pub const FALSE_ROLLBACKS: f64 = 0.01;
-
-/// Evidence at which a guardrail lets the version advance: a version at the margin gets there with a probability of at most
-/// 1 in 20.
-pub const NOT_WORSE_AT: f64 = 20.0;
 
 /// What is known besides the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,23 +60,6 @@ pub fn decide(record: &RolloutRecord, around: &Circumstances) -> Decision {
         };
     }
     Decision::Wait(obstacle)
-}
-
-/// Evidence at which a guardrail rolls the version back. The weights divide the accepted probability.
-pub(super) fn worse_at(record: &RolloutRecord, judged: &JudgedGuardrail) -> f64 {
-    let all: f64 = record.guardrails.iter().map(|other| other.guardrail.weight).sum();
-    all / (judged.guardrail.weight * FALSE_ROLLBACKS)
-}
-
-/// Returns the verdict of a guardrail.
-pub(super) fn verdict(record: &RolloutRecord, judged: &JudgedGuardrail) -> GuardrailVerdict {
-    let by = judgement(&judged.guardrail);
-    match () {
-        () if judged.evidence.worse(by) >= worse_at(record, judged) => GuardrailVerdict::Worse,
-        () if judged.evidence.candidate().trials == 0 => GuardrailVerdict::NoData,
-        () if judged.evidence.not_worse(by) >= NOT_WORSE_AT => GuardrailVerdict::NotWorse,
-        () => GuardrailVerdict::Undecided,
-    }
 }
 
 /// Returns the reason for a rollback without statistics: failures that the stable version does not have at all.

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::plan::{NOT_WORSE_AT, verdict, worse_at};
 use super::record::{JudgedGuardrail, RolloutRecord, judgement};
+use super::verdict::{NOT_WORSE_AT, verdict, worse_at};
 use crate::api::admin::Deployment;
 use crate::api::rollout::{GuardrailEvidence, GuardrailVerdict, Rollout};
 use crate::monitor::EventCounts;

@@ -29,7 +29,9 @@ async fn every_endpoint_is_served_and_says_which_method_it_answers() {
         let url = format!("http://{address}{}", path.replace("{model}", "digits").replace("{version}", "1"));
         let other = app.client.delete(url).header("content-type", "application/json").send().await.unwrap();
         let allowed = other.headers()["allow"].to_str().unwrap();
-        assert_eq!((other.status().as_u16(), allowed), (405, method.allowed()), "{path}");
+        // Endpoints that share a path are all named.
+        let is_named = method.allowed().split(", ").all(|own| allowed.split(", ").any(|named| named == own));
+        assert!(other.status() == 405 && is_named, "{path}: {} {allowed}", other.status());
     }
 }
 
