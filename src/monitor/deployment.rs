@@ -193,7 +193,9 @@ impl DeploymentRecorder {
 
     /// Removes the series of a model that is not served any more.
     pub fn forget(&self, model: &str) {
-        self.seen.lock().models.remove(model);
+        let mut seen = self.seen.lock();
+        seen.models.remove(model);
+        seen.rollouts.remove(model);
     }
 
     /// Counts a failed read or write of a part of the state. Logs the problem if it differs from the last one.

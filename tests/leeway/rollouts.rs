@@ -236,7 +236,7 @@ async fn a_version_that_is_slower_is_rolled_back() {
         std::fs::write(repository.path().join("low_high/model.toml"), model_toml).unwrap();
         assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
         let clients = Clients::start(&app.url(""), 1, 1);
-        started(&app, json!({ "version": 2, "steps": [50, 100], "step_ms": 4_000, "timeout_ms": 8_000 })).await;
+        started(&app, json!({ "version": 2, "steps": [50, 100], "step_ms": 800, "timeout_ms": 20_000 })).await;
         let end = until(async || {
             let rollout = rollout(&app).await;
             (rollout["state"] != "running").then_some(rollout)
