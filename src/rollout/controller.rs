@@ -100,9 +100,8 @@ impl Rollouts {
     /// Looks at all rollouts, and returns the time until the next look.
     async fn look(&self) -> Result<Duration, OperatorError> {
         let latest = self.store.latest().await?;
-        self.monitor
-            .deployments()
-            .set_rollouts(latest.iter().map(|record| (record.model.as_str(), record.state.name())));
+        let known = latest.iter().filter(|record| self.deployer.deployment(&record.model).is_ok());
+        self.monitor.deployments().set_rollouts(known.map(|record| (record.model.as_str(), record.state.name())));
         let active: Vec<&RolloutRecord> = latest.iter().filter(|record| record.state.is_active()).collect();
         for record in &active {
             self.store.report(record, &self.process, &self.own_counts(record)).await?;
