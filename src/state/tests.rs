@@ -1,7 +1,8 @@
-//! Tests that every implementation of the journal, the ledger and the fleet must pass, and tests of the state file. Those of a
-//! database are in `tests/postgres.rs`.
+//! Tests that every implementation of the journal, the ledger and the fleet must pass, and tests of the state file. Those of
+//! rollouts are in `tests/rollouts.rs`, and those of a database in `tests/postgres.rs`.
 
 mod postgres;
+mod rollouts;
 
 use std::io;
 use std::path::{Path, PathBuf};

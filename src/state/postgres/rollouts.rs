@@ -53,13 +53,14 @@ impl PostgresRollouts {
         };
         let pool = self.database.pool();
         let written = written.bind(record.model.as_str()).bind(number).bind(revision).bind(text).execute(pool).await?;
-        if !record.state.is_active() {
+        let is_written = written.rows_affected() == 1;
+        if is_written && !record.state.is_active() {
             sqlx::query("DELETE FROM leeway_rollout_counts WHERE model = $1")
                 .bind(record.model.as_str())
                 .execute(pool)
                 .await?;
         }
-        Ok(written.rows_affected() == 1)
+        Ok(is_written)
     }
 }
 

@@ -51,13 +51,14 @@ impl SqliteRollouts {
             .bind(text)
             .execute(&mut *connection)
             .await?;
-        if !record.state.is_active() {
+        let is_written = written.rows_affected() == 1;
+        if is_written && !record.state.is_active() {
             sqlx::query("DELETE FROM rollout_counts WHERE model = ?")
                 .bind(record.model.as_str())
                 .execute(&mut *connection)
                 .await?;
         }
-        Ok(written.rows_affected() == 1)
+        Ok(is_written)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use leeway_testkit::Postgres;
 
+use super::rollouts::check_rollouts;
 use super::*;
 
 /// A state in a database of its own, with a ledger that remembers three entries.
@@ -34,6 +35,14 @@ async fn the_state_in_a_database_keeps_the_rules() {
     assert_eq!(first_time(&*state.ledger, &[7]).await, [false]);
     assert_eq!(state.ledger.key().await.unwrap(), other.ledger.key().await.unwrap());
     check_fleet(&*state.fleet, &*other.fleet).await;
+    check_rollouts(&*state.rollouts, &*other.rollouts).await;
+    // The lock belongs to a connection, and is free when its server is gone.
+    assert!(state.rollouts.leads().await.unwrap() && state.rollouts.leads().await.unwrap());
+    assert!(!other.rollouts.leads().await.unwrap());
+    drop(state.rollouts);
+    while !other.rollouts.leads().await.unwrap() {
+        tokio::task::yield_now().await;
+    }
     let url = StateUrl::try_from(postgres.url()).unwrap();
     let PastJournal::Written(journal) = past_journal(&StateConfig::at(url)).await.unwrap() else { panic!() };
     assert_eq!(latest(&*journal).await, latest(&*state.journal).await);
