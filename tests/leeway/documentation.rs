@@ -396,7 +396,15 @@ fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
 #[test]
 fn every_model_toml_in_the_documentation_is_valid() {
     let mut count = 0;
-    for page in ["README", "docs/chains", "docs/configuration", "docs/latency", "docs/monitoring", "docs/stages"] {
+    for page in [
+        "README",
+        "docs/chains",
+        "docs/configuration",
+        "docs/latency",
+        "docs/monitoring",
+        "docs/rollouts",
+        "docs/stages",
+    ] {
         let file = &format!("{page}.md");
         for block in blocks_after(&read(file), "model.toml") {
             let folder = tempfile::tempdir().unwrap();

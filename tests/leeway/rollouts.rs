@@ -9,7 +9,7 @@ use leeway_testkit::{Rule, Scenario, median, rolled_back_at};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Repository, Server, TestApp, client, until};
+use crate::harness::{Repository, Server, TestApp, checkout, client, leeway, run, until};
 
 /// A classifier of numbers from 0 to 1, and guardrails that tolerate enough for a test of seconds.
 const LOW_HIGH: &str = "
@@ -385,6 +385,26 @@ async fn a_version_that_arrives_is_rolled_out_by_itself() {
         1
     );
     assert_eq!(clients.stop().await.1, 0);
+}
+
+/// The commands of the documentation print what it says.
+#[test]
+fn the_documented_commands_work() {
+    let repository = Repository::new().with_shipped("digits", &[1, 2]);
+    let server = Server::start(repository.path(), &[]);
+    server.command(&["promote", "digits", "1"]);
+    let text = std::fs::read_to_string(checkout().join("docs/rollouts.md")).unwrap();
+    let block = text.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut lines = block.lines().filter(|line| *line != "…");
+    while let Some(command) = lines.next() {
+        let words = command.strip_prefix("$ leeway ").unwrap().split('"').enumerate();
+        // Every second part is in quotes.
+        let arguments: Vec<&str> = words
+            .flat_map(|(index, part)| if index % 2 == 1 { vec![part] } else { part.split_whitespace().collect() })
+            .collect();
+        let (code, said) = run(leeway(&arguments).env("LEEWAY_ADMIN__LISTEN", server.admin.to_string()));
+        assert_eq!((code, said.lines().next()), (0, lines.next()), "{command}: {said}");
+    }
 }
 
 // ===== restarts =====
