@@ -56,8 +56,8 @@ pub(super) struct Batch {
     is_terminated: AtomicBool,
     /// True if it was ended because a worker is to run the batch.
     is_moved: AtomicBool,
-    /// True if these requests were in a run before, which was moved.
-    pub(super) is_rest: bool,
+    /// True if the run was counted, before it was moved.
+    pub(super) is_counted: AtomicBool,
     /// True if nobody waits for the run, so that it is not counted.
     pub(super) is_idle: bool,
 }
@@ -167,8 +167,8 @@ impl Request {
 
 impl Batch {
     pub(super) fn new(parts: Vec<Part>) -> Batch {
-        let [is_terminated, is_moved] = [(); 2].map(|()| AtomicBool::new(false));
-        Batch { parts, is_terminated, is_moved, is_rest: false, is_idle: false }
+        let [is_terminated, is_moved, is_counted] = [(); 3].map(|()| AtomicBool::new(false));
+        Batch { parts, is_terminated, is_moved, is_counted, is_idle: false }
     }
 
     /// Returns the batch as one that nobody waits for.
@@ -235,7 +235,8 @@ impl Batch {
     /// Returns the parts that still need a run; `None` if there are none.
     pub(super) fn rest(&self) -> Option<Batch> {
         let parts: Vec<Part> = self.parts.iter().filter(|part| !part.request.is_over()).cloned().collect();
-        (!parts.is_empty()).then(|| Batch { is_rest: true, ..Batch::new(parts) })
+        let is_counted = AtomicBool::new(self.is_counted.load(Ordering::Relaxed));
+        (!parts.is_empty()).then(|| Batch { is_counted, ..Batch::new(parts) })
     }
 
     /// Returns true if the run was ended from outside.

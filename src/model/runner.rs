@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::current_session::CurrentSession;
@@ -242,8 +243,8 @@ impl Runner {
         if batch.is_terminated() {
             return Err(Error::internal("nobody waits for this run any more"));
         }
-        // A batch that was moved was counted before.
-        if !batch.is_rest && !batch.is_idle {
+        // A batch that was moved may have been counted before.
+        if !batch.is_idle && !batch.is_counted.swap(true, Relaxed) {
             self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
         }
         match session.run(inputs) {

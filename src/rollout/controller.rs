@@ -43,6 +43,8 @@ pub struct Rollouts {
     started_at: Timestamp,
     /// The last counts of this process. A version that is not loaded for a moment keeps them.
     counted: Mutex<BTreeMap<ModelName, (u64, ProcessCounts)>>,
+    /// Held while a rollout is read, changed and written, so that looks and operators of this server take turns.
+    pub(super) acting: tokio::sync::Mutex<()>,
     /// The last problem, so that it is logged once.
     problem: Mutex<Option<String>>,
 }
@@ -66,8 +68,8 @@ impl Rollouts {
         monitor: Arc<Monitor>,
     ) -> Rollouts {
         let (process, started_at) = (Uuid::now_v7().to_string(), Timestamp::now());
-        let (counted, problem) = (Mutex::default(), Mutex::default());
-        Rollouts { deployer, catalog, store, monitor, process, started_at, counted, problem }
+        let (counted, acting, problem) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Rollouts { deployer, catalog, store, monitor, process, started_at, counted, acting, problem }
     }
 
     /// The deployer, which makes the changes.
@@ -127,6 +129,7 @@ impl Rollouts {
 
     /// Adds the new counts of a rollout to its evidence, and carries out the next decision.
     async fn judge(&self, mut record: RolloutRecord) -> Result<(), OperatorError> {
+        let _acting = self.acting.lock().await;
         if record.pending.is_some() {
             return self.carry_out(record).await.map(drop);
         }
@@ -135,6 +138,9 @@ impl Rollouts {
         if current.generation < record.generation {
             // A change by another server has not reached this one yet.
             return Ok(());
+        }
+        if current.generation > record.generation && current.change.by == record.author() {
+            record.generation = current.generation;
         }
         if current.generation > record.generation {
             let reason = words::superseded(&current);
@@ -279,8 +285,8 @@ impl Rollouts {
             Err(OperatorError::Conflict { .. }) => {
                 let current = self.deployer.deployment(&record.model)?;
                 match current.change.by == record.author() {
-                    // The next look finds out how far another server has come.
-                    true => Err(OperatorError::ChangeRefused("another server carries the rollout out, too".to_owned())),
+                    // Another server has made the same change.
+                    true => Ok(Made::Changed(current.generation)),
                     false => Ok(Made::Superseded(words::superseded(&current))),
                 }
             }

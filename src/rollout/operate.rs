@@ -22,6 +22,7 @@ const ATTEMPTS: usize = 16;
 impl Rollouts {
     /// Starts a rollout, and gives the version its first share.
     pub async fn start(&self, model: &ModelName, request: RolloutRequest) -> Result<Rollout, OperatorError> {
+        let _acting = self.acting.lock().await;
         let deployment = self.deployer.deployment(model)?;
         let latest = self.latest(model).await?;
         let record = self.new_record(&deployment, latest.as_ref(), request)?;
@@ -68,6 +69,7 @@ impl Rollouts {
         RolloutIntervention { by, reason }: RolloutIntervention,
     ) -> Result<Rollout, OperatorError> {
         self.deployer.deployment(model)?;
+        let _acting = self.acting.lock().await;
         let by = if by.is_empty() { "someone".to_owned() } else { by };
         for _ in 0..ATTEMPTS {
             let Some(record) = self.latest(model).await?.filter(|record| record.state.is_active()) else {

@@ -21,6 +21,8 @@ scores = \"probabilities\"
 labels = [\"low\", \"high\"]
 [model]
 workers = 1
+[budget]
+total_ms = 60000
 [rollout.guardrails]
 errors = { tolerated = 0.05 }
 invalid = { tolerated = 0.05 }
@@ -223,8 +225,7 @@ async fn median_ms(app: &TestApp, version: u32) -> f64 {
 async fn a_version_that_is_slower_is_rolled_back() {
     let file = |variable: &str, default: &str| std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     let (stable, slower) = (file("LEEWAY_TEST_STABLE", "low_high"), file("LEEWAY_TEST_SLOWER", "low_high_slow"));
-    let model_toml = format!("{LOW_HIGH}[budget]\ntotal_ms = 60000\n");
-    let model_toml = model_toml.replace("latency = { tolerated = 0.5 }", "latency = { tolerated = 0.001 }");
+    let model_toml = LOW_HIGH.replace("latency = { tolerated = 0.5 }", "latency = { tolerated = 0.001 }");
     let repository = Repository::new().with("low_high", 1, &stable, &model_toml);
     let app = TestApp::with(repository.config()).await;
     add(&repository, &app, 2, &slower).await;
