@@ -28,7 +28,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What needs attention now */
+        /** Alerts of the server, the most severe first */
         get: operations["getAlerts"];
         put?: never;
         post?: never;
@@ -659,7 +659,7 @@ export interface components {
             /** @description The version that it is about, if it is about one. */
             version?: components["schemas"]["Version"] | null;
         };
-        /** @description What needs attention on this server now. */
+        /** @description Alerts of a server, the most severe first. */
         Alerts: {
             /** @description The alerts, the most severe first. */
             alerts: components["schemas"]["Alert"][];
@@ -881,7 +881,7 @@ export interface components {
         ComparedFinding: "no_data" | "undecided" | "better" | "worse" | "higher" | "lower";
         /** @description A measure of two versions. */
         ComparedMeasure: {
-            /** @description What is counted by `of`: requests, predictions, labels or amounts. */
+            /** @description Unit of `of`: requests, predictions, labels or amounts. */
             counted: string;
             /** @description The difference; absent if there is too little data. */
             difference?: components["schemas"]["MeasuredDifference"] | null;

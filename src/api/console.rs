@@ -93,7 +93,7 @@ pub struct DriftMoment {
     pub drift: DriftAt,
 }
 
-/// What needs attention on this server now.
+/// Alerts of a server, the most severe first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alerts {
     /// Time of the reading.

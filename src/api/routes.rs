@@ -278,7 +278,7 @@ endpoints! {
         LiveStats = Get "/admin/v1/models/{model}/live",
         /// Predictions of a model's versions, and their outcomes.
         Predictions = Get "/admin/v1/models/{model}/predictions",
-        /// What needs attention now.
+        /// Alerts of the server, the most severe first.
         Alerts = Get "/admin/v1/alerts",
         /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",

@@ -89,7 +89,7 @@ enum AfterTimeout {
     RollBack,
 }
 
-/// What to do with the current rollout.
+/// Actions on the current rollout.
 #[derive(Debug, Args)]
 #[group(multiple = false, conflicts_with_all = ["version", "history"])]
 struct ActArgs {

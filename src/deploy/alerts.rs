@@ -1,4 +1,4 @@
-//! What needs attention on a server now: a pure function of its status and its numbers. Prometheus' rules in
+//! The alerts of a server: a pure function of its status and its numbers. Prometheus' rules in
 //! `deploy/prometheus` watch the same over longer times and all servers; these are for a look at one server.
 
 use jiff::{SignedDuration, Timestamp};

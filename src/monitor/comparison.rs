@@ -28,7 +28,7 @@ pub struct ComparedMeasure {
     pub name: String,
     /// Kind of the measure.
     pub kind: MeasureKind,
-    /// What is counted by `of`: requests, predictions, labels or amounts.
+    /// Unit of `of`: requests, predictions, labels or amounts.
     pub counted: String,
     /// The first version.
     pub one: MeasuredValue,

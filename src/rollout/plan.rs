@@ -8,7 +8,7 @@ use super::words;
 use crate::api::rollout::{GuardrailVerdict, RolloutState};
 use crate::config::OnTimeout;
 
-/// What is known besides the record.
+/// Facts besides the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Circumstances {
     /// The current time.

@@ -31,7 +31,7 @@ const MAX_AGE: Duration = Duration::from_secs(2);
 /// Copies of requests that wait for their run.
 pub struct ShadowQueue(Arc<Copies>);
 
-/// What the thread and the callers share.
+/// State that the thread and the callers share.
 pub(super) struct Copies {
     /// Number of copies, with those whose requests are not answered yet.
     places: AtomicUsize,
